@@ -1,0 +1,1 @@
+"""The gRPC front door: services and the transports that carry them."""

@@ -1,0 +1,1 @@
+"""The Python client; it never imports the server."""

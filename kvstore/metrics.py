@@ -1,0 +1,161 @@
+"""All metrics of a member under etcd's names, in one registry.
+
+Hot paths touch only what must be counted as it happens (histograms, counters). Everything that
+is a reading of present state (revision, leader, sizes) is asked for at scrape time by the
+collectors that `gateways.http` registers.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ("Metrics", "exponential")
+
+
+def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:
+    """Histogram bounds start, start*factor, … (`count` of them), as etcd declares its own."""
+    return tuple(start * factor**i for i in range(count))
+
+
+class Metrics:
+    """One member's instruments. Attribute names say what is measured, units last."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        milliseconds = exponential(0.001, 2, 14)
+        self.wal_fsync_seconds = Histogram(
+            "etcd_disk_wal_fsync_duration_seconds",
+            "The latency distributions of fsync called by WAL.",
+            buckets=milliseconds,
+            registry=registry,
+        )
+        self.wal_write_seconds = Histogram(
+            "etcd_disk_wal_write_duration_seconds",
+            "The latency distributions of write called by WAL.",
+            buckets=milliseconds,
+            registry=registry,
+        )
+        self.wal_written_bytes = Gauge(
+            "etcd_disk_wal_write_bytes_total",
+            "Total number of bytes written in WAL.",
+            registry=registry,
+        )
+        self.backend_commit_seconds = Histogram(
+            "etcd_disk_backend_commit_duration_seconds",
+            "The latency distributions of commit called by backend.",
+            buckets=milliseconds,
+            registry=registry,
+        )
+        self.backend_snapshot_seconds = Histogram(
+            "etcd_disk_backend_snapshot_duration_seconds",
+            "The latency distribution of backend snapshots.",
+            buckets=exponential(0.01, 2, 17),
+            registry=registry,
+        )
+        self.backend_defrag_seconds = Histogram(
+            "etcd_disk_backend_defrag_duration_seconds",
+            "The latency distribution of backend defragmentation.",
+            buckets=exponential(0.1, 2, 13),
+            registry=registry,
+        )
+        self.peer_round_trip_seconds = Histogram(
+            "etcd_network_peer_round_trip_time_seconds",
+            "Round-Trip-Time histogram between peers.",
+            ["To"],
+            buckets=exponential(0.0001, 2, 16),
+            registry=registry,
+        )
+        self.peer_sent_bytes = Counter(
+            "etcd_network_peer_sent_bytes_total",
+            "The total number of bytes sent to peers.",
+            ["To"],
+            registry=registry,
+        )
+        self.peer_received_bytes = Counter(
+            "etcd_network_peer_received_bytes_total",
+            "The total number of bytes received from peers.",
+            ["From"],
+            registry=registry,
+        )
+        self.peer_sent_failures = Counter(
+            "etcd_network_peer_sent_failures_total",
+            "The total number of send failures from peers.",
+            ["To"],
+            registry=registry,
+        )
+        self.peer_received_failures = Counter(
+            "etcd_network_peer_received_failures_total",
+            "The total number of receive failures from peers.",
+            ["From"],
+            registry=registry,
+        )
+        self.leader_changes = Counter(
+            "etcd_server_leader_changes_seen_total",
+            "The number of leader changes seen.",
+            registry=registry,
+        )
+        self.proposals_failed = Counter(
+            "etcd_server_proposals_failed_total",
+            "The total number of failed proposals seen.",
+            registry=registry,
+        )
+        self.heartbeat_send_failures = Counter(
+            "etcd_server_heartbeat_send_failures_total",
+            "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+            registry=registry,
+        )
+        self.slow_apply = Counter(
+            "etcd_server_slow_apply_total",
+            "The total number of slow apply requests (likely overloaded from slow disk).",
+            registry=registry,
+        )
+        self.slow_reads = Counter(
+            "etcd_server_slow_read_indexes_total",
+            "The total number of pending read indexes not in sync with leader's or timed out read index requests.",
+            registry=registry,
+        )
+        self.reads_failed = Counter(
+            "etcd_server_read_indexes_failed_total",
+            "The total number of failed read indexes seen.",
+            registry=registry,
+        )
+        self.long_loop_turns = Counter(
+            "kvstore_long_loop_turns_total",
+            "Turns of the event loop that took more than 50 ms.",
+            registry=registry,
+        )
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        self.grpc_started = Counter(
+            "grpc_server_started_total",
+            "Total number of RPCs started on the server.",
+            labels,
+            registry=registry,
+        )
+        self.grpc_handled = Counter(
+            "grpc_server_handled_total",
+            "Total number of RPCs completed on the server, regardless of success or failure.",
+            [*labels, "grpc_code"],
+            registry=registry,
+        )
+        self.grpc_received = Counter(
+            "grpc_server_msg_received_total",
+            "Total number of RPC stream messages received on the server.",
+            labels,
+            registry=registry,
+        )
+        self.grpc_sent = Counter(
+            "grpc_server_msg_sent_total",
+            "Total number of gRPC stream messages sent by the server.",
+            labels,
+            registry=registry,
+        )
+        self.client_received_bytes = Counter(
+            "etcd_network_client_grpc_received_bytes_total",
+            "The total number of bytes received from grpc clients.",
+            registry=registry,
+        )
+        self.client_sent_bytes = Counter(
+            "etcd_network_client_grpc_sent_bytes_total",
+            "The total number of bytes sent to grpc clients.",
+            registry=registry,
+        )

@@ -1,0 +1,10 @@
+"""The descriptor pool that all our generated messages register in, apart from protobuf's default one."""
+
+from google.protobuf.descriptor_pool import DescriptorPool
+
+_POOL = DescriptorPool()
+
+
+def Default() -> DescriptorPool:  # noqa: N802 - generated code calls it by protobuf's name
+    """Stands in for `descriptor_pool.Default()` in generated code."""
+    return _POOL

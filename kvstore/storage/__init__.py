@@ -1,0 +1,1 @@
+"""Files: the write-ahead log, snapshot files and the ordered store."""

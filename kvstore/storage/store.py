@@ -1,0 +1,100 @@
+"""The ordered store that the state machine is written against.
+
+Two implementations: `lmdb_store.LmdbStore` for servers, `memory_store.MemoryStore` for the
+simulator. One conformance suite (tests/unit/storage/test_store_conformance.py) holds both to
+the behaviour written here.
+
+Rules: keys are any bytes of any length (tables declared `long_keys`) or at most 400 bytes;
+order is plain byte order; one write transaction at a time; a read transaction sees the state
+of the last commit before it began, for as long as it lives; nothing is durable until the
+caller arranges it (commits do not fsync).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ("ReadTxn", "Store", "TableSpec", "WriteTxn")
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A named table. `long_keys` lifts the 400-byte limit at the cost of a little per access."""
+
+    name: str
+    long_keys: bool = False
+
+
+class ReadTxn(Protocol):
+    """A consistent view. Every value read has had its checksum verified (else StoreCorrupt)."""
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """The value of exactly this key, or None."""
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """`get` for each key, in order, in as few trips to the engine as possible."""
+
+    def seek(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
+        """The first record whose key is >= `key`, or None."""
+
+    def seek_last(self, table: str, below: bytes | None = None) -> tuple[bytes, bytes] | None:
+        """The last record whose key is < `below` (of all records when None), or None."""
+
+    def scan(
+        self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Records with start <= key < stop, ascending (descending with `reverse`).
+
+        The table must not be written while its scan is being drawn from.
+        """
+
+    def count(self, table: str) -> int:
+        """How many records the table holds."""
+
+    def close(self) -> None:
+        """Ends the view (a write transaction: abort, if it was not committed). Idempotent."""
+
+
+class WriteTxn(ReadTxn, Protocol):
+    """The one open write transaction; it reads its own writes."""
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Writes one record, replacing what stood there."""
+
+    def put_many(self, table: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """`put` for each record."""
+
+    def delete(self, table: str, key: bytes) -> bool:
+        """Removes one record; False if there was none."""
+
+    def commit(self) -> None:
+        """Makes all of it visible at once. Raises StoreFull or StoreFailed and leaves nothing."""
+
+
+class Store(Protocol):
+    """An open store; `close` waits for running copies."""
+
+    def read(self) -> ReadTxn:
+        """A new view of the last committed state (cheap: a microsecond or two)."""
+
+    def write(self) -> WriteTxn:
+        """The write transaction; an assertion fails if one is already open."""
+
+    def size_bytes(self) -> int:
+        """Space the store takes on disk (etcd's dbSize)."""
+
+    def size_in_use_bytes(self) -> int:
+        """Space that live records take (etcd's dbSizeInUse)."""
+
+    def copy_to(self, path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
+        """Writes a compacted copy of the last committed state; called from another thread.
+
+        `stop` is polled between chunks; when it answers True the copy is abandoned with
+        CopyStopped and `path` removed.
+        """
+
+    def close(self) -> None:
+        """Closes the store; waits for a running copy."""

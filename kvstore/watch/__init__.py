@@ -1,0 +1,1 @@
+"""From applied changes to watchers."""
