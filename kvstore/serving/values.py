@@ -52,7 +52,7 @@ def parse_int(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """Seconds of a duration such as `1h30m`, `1.5s`, `100ms` or `0`."""
-    body = text.lstrip("+-") if text[:1] in "+-" else text
+    body = text[1:] if text.startswith(("+", "-")) else text
     sign = -1.0 if text.startswith("-") else 1.0
     if body == "0":
         return 0.0
