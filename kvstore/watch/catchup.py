@@ -190,11 +190,14 @@ class CatchUp:
     def _deliver(
         self, interest: Interest, events: Sequence[SharedEvent], reached: int, past: Past
     ) -> _Steps:
-        """Queues `events`, all those of one range up to `reached`, to its watchers."""
+        """Queues `events`, all those of one range up to `reached`, to its watchers.
+
+        Whoever the round did not come to keeps its place in the line.
+        """
         made: dict[object, Response | None] = {}
         revision = past.view().revision
         for steps, watcher in enumerate(list(interest.watchers), start=1):
-            if watcher.standing is Standing.BEHIND:
+            if watcher.standing is Standing.BEHIND and watcher.next_revision <= reached:
                 first = bisect_left(events, watcher.next_revision, key=_revision)
                 form = (first, watcher.variant)
                 if form not in made:
@@ -218,7 +221,7 @@ class CatchUp:
                 return
             watcher.stream.push(response)
             watcher.quiet = False
-        watcher.next_revision = max(watcher.next_revision, reached + 1)
+        watcher.next_revision = reached + 1
         self._settle(watcher)
 
     def _settle(self, watcher: Watcher) -> None:
