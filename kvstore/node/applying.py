@@ -13,9 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgpack
-
-from kvstore.machine.command import CommandKind
+from kvstore.machine.command import CommandKind, read_expiry
 from kvstore.machine.machine import ApplyBatch, Machine, Result
 from kvstore.node.limits import (
     APPLY_BATCH_BYTES,
@@ -159,7 +157,7 @@ class Applier:
         kind = entry.data[0]
         payload = entry.data[_COMMAND_HEAD_BYTES:]
         if kind == CommandKind.LEASE_EXPIRE:
-            for lease_id in msgpack.unpackb(payload)[1]:
+            for lease_id in read_expiry(payload)[1]:
                 if lease_id not in self.machine.leases:
                     lessor.revoked(lease_id)
         elif result.error is None and kind == CommandKind.LEASE_GRANT:

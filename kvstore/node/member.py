@@ -19,7 +19,9 @@ Rules:
 2. One write to disk is under way at a time. What arrives meanwhile forms the next one, and while
    this member leads its writes wait for that too: one append per follower per disk write.
 3. An entry is answered when it is applied here, and only by the member that proposed it.
-4. The machine's state and applied index move together in one transaction. Raft's idea of
+4. A commit index alone is not written: it travels with the next entries. After a crash the
+   machine's own applied index says more anyway.
+5. The machine's state and applied index move together in one transaction. Raft's idea of
    "applied" follows it, never leads.
 
 Left out: membership rules (`membership`), snapshots as files (`snapshots`), startup (`bootstrap`).
@@ -33,8 +35,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import msgpack
-
 from kvstore.errors import (
     PROPOSAL_DROPPED,
     REQUEST_TOO_LARGE,
@@ -45,7 +45,7 @@ from kvstore.errors import (
     TOO_MANY_REQUESTS,
     EtcdError,
 )
-from kvstore.machine.command import CommandKind, encode
+from kvstore.machine.command import CommandKind, encode, expiry_payload
 from kvstore.machine.machine import Machine
 from kvstore.node.applying import Applier
 from kvstore.node.leasing import Lessor
@@ -130,7 +130,6 @@ class MemberCore:
         self.hub = hub
         self.timing = timing
         self.clock = clock
-        self.encode_log = encode_log
         self.hard_state = hard_state
         self.proposals = Proposals(request_ids, timing.request_s)
         self.lessor = Lessor(lambda lease_id: lease_id in self.machine.leases, timing.election_s)
@@ -152,6 +151,8 @@ class MemberCore:
         self._connected_since = connected_since
         self._max_request_bytes = max_request_bytes
         self._inbox: deque[Sequence[Message]] = deque()
+        self._log_writer = encode_log
+        self._unwritten = False
         self._hold_writes = False
         self._stopped = False
 
@@ -268,8 +269,8 @@ class MemberCore:
         if self.lessor.primary:
             due = self.lessor.due(now)
             if due:
-                payload = msgpack.packb([self.term, due])
                 request_id = self.proposals.new_id()
+                payload = expiry_payload(self.term, due)
                 data = encode(CommandKind.LEASE_EXPIRE, request_id, payload)
                 self.proposals.enqueue(request_id, data)
 
@@ -288,9 +289,8 @@ class MemberCore:
         self.lessor.demote()
         self.jobs.paused = False
         self.on_members()
-        if not persist.entries:
-            return None
-        return self.encode_log(None, persist.entries)
+        self._unwritten = False
+        return self._encode_log(persist.entries) if persist.entries else None
 
     def close(self) -> None:
         """Answers everything that waits with "server stopped"; nothing is accepted after."""
@@ -326,22 +326,41 @@ class MemberCore:
             if ready.committed:
                 self.applier.queue(ready.committed)
             if ready.persist is not None:
-                assert persist is None and self.persisting is None, "two persists at once"
-                persist = self.persisting = ready.persist
+                persist = self._take_persist(ready.persist) or persist
         self.rounds.release(self.applier.applied_index)
         return Work(messages, persist, self._encode(persist), targets)
 
+    def _take_persist(self, persist: Persist) -> Persist | None:
+        """Notes a persist as under way; one that needs no disk is over at once (rule 4)."""
+        assert self.persisting is None, "two persists at once"
+        if persist.hard_state is not None:
+            self.hard_state = persist.hard_state
+            self._unwritten = True
+        if not (persist.must_sync or persist.entries or persist.snapshot):
+            self.raft.persisted(persist)
+            return None
+        self.persisting = persist
+        return persist
+
     def _encode(self, persist: Persist | None) -> WalBatch | None:
+        """The bytes for the disk; none yet when a snapshot has to be installed before."""
         if persist is None:
             return None
         self._hold_writes = True
-        if persist.hard_state is not None:
-            self.hard_state = persist.hard_state
         if persist.snapshot is not None:
             self.jobs.paused = True
             self.applier.pause()
             return None
-        return self.encode_log(persist.hard_state, persist.entries)
+        return self._encode_log(persist.entries)
+
+    def _encode_log(self, entries: Sequence[Entry]) -> WalBatch:
+        hard_state = self.hard_state if self._unwritten else None
+        self._unwritten = False
+        return self._log_writer(hard_state, entries)
+
+    def last_words(self) -> WalBatch | None:
+        """The hard state, if it has changed since it was last written; for a clean stop."""
+        return self._encode_log(()) if self._unwritten else None
 
     def _may_propose(self) -> bool:
         """Rule 2; a tick lifts the hold, so a slow disk here does not stop the others' disks."""
