@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvstore.machine.command import CommandKind, read_expiry
+from kvstore.machine.command import CommandKind
 from kvstore.machine.machine import ApplyBatch, Machine, Result
 from kvstore.node.limits import (
     APPLY_BATCH_BYTES,
@@ -21,7 +21,6 @@ from kvstore.node.limits import (
     APPLY_SLICE_OPERATIONS,
     MAX_RAFT_LOG_BYTES,
 )
-from kvstore.pb import rpc_pb2
 from raft.types import ConfChangeKind, Entry
 
 if TYPE_CHECKING:
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
 __all__ = ("Applier",)
 
 _LOG = logging.getLogger(__name__)
-_COMMAND_HEAD_BYTES = 9
-_LEASE_KINDS = frozenset(
-    (CommandKind.LEASE_GRANT, CommandKind.LEASE_REVOKE, CommandKind.LEASE_EXPIRE)
-)
 
 
 class Applier:
@@ -72,18 +67,19 @@ class Applier:
         """Begins no further batch: a snapshot is about to replace the state."""
         self._paused = True
 
-    def replace(self, machine: Machine, index: int) -> None:
-        """The state is that of `index` now; committed entries that it covers are dropped."""
+    def replace(self, machine: Machine) -> None:
+        """Goes on from another machine's state; committed entries that it covers are dropped."""
         assert self._batch is None, "the state was replaced under an open transaction"
-        assert machine.applied_index >= index, "the installed state is older than its snapshot"
+        assert machine.applied_index >= self.applied_index, "the state was replaced by an older"
         self.machine = machine
-        self.applied_index = machine.applied_index
-        while self._queue and self._queue[0].index <= self.applied_index:
-            self._queue.popleft()
-        self._kept.clear()
-        self._kept_bytes = 0
         self._paused = False
-        self._core.raft.applied_to(self.applied_index)
+        if machine.applied_index > self.applied_index:
+            self.applied_index = machine.applied_index
+            while self._queue and self._queue[0].index <= self.applied_index:
+                self._queue.popleft()
+            self._kept.clear()
+            self._kept_bytes = 0
+            self._core.raft.applied_to(self.applied_index)
 
     def step(self) -> bool:
         """Applies about APPLY_SLICE_OPERATIONS; True when more is waiting."""
@@ -118,15 +114,15 @@ class Applier:
         members_changed = False
         answers = []
         settle = core.proposals.settle
-        for entry, result in zip(entries, batch.results, strict=True):
+        for result in batch.results:
             if result.conf_change is not None:
                 self._conf_change(result)
                 members_changed = True
-            elif core.lessor.primary and entry.data and entry.data[0] in _LEASE_KINDS:
-                self._leases(entry, result)
             pending = settle(result.request_id)
             if pending is not None:
                 answers.append((pending.done, result))
+        if core.lessor.primary and (batch.granted or batch.revoked):
+            self._leases(batch, inherited=entries[0].term < core.term)
         core.raft.applied_to(self.applied_index)
         self._compact_log()
         for done, result in answers:
@@ -151,24 +147,18 @@ class Applier:
         if change.kind == ConfChangeKind.REMOVE and change.node_id == core.member_id:
             core.removed = True
 
-    def _leases(self, entry: Entry, result: Result) -> None:
-        """Keeps the lessor's deadlines in step with the leases that exist."""
+    def _leases(self, batch: ApplyBatch, *, inherited: bool) -> None:
+        """Keeps the lessor's deadlines in step with the leases that exist.
+
+        `inherited`: the batch holds entries of an earlier leader; how long ago it answered
+        renewals of their leases nobody here knows, so they get an election timeout more.
+        """
         lessor = self._core.lessor
-        kind = entry.data[0]
-        payload = entry.data[_COMMAND_HEAD_BYTES:]
-        if kind == CommandKind.LEASE_EXPIRE:
-            for lease_id in read_expiry(payload)[1]:
-                if lease_id not in self.machine.leases:
-                    lessor.revoked(lease_id)
-        elif result.error is None and kind == CommandKind.LEASE_GRANT:
-            lease_id = rpc_pb2.LeaseGrantRequest.FromString(payload).ID
-            lease = self.machine.leases.get(lease_id)
-            if lease is not None:
-                inherited = entry.term < self._core.term
-                now = self._core.clock()
-                lessor.granted(lease_id, lease.ttl_s, now, inherited=inherited)
-        elif result.error is None:
-            lessor.revoked(rpc_pb2.LeaseRevokeRequest.FromString(payload).ID)
+        for lease_id in batch.revoked:
+            lessor.revoked(lease_id)
+        now = self._core.clock()
+        for lease_id, lease in batch.granted.items():
+            lessor.granted(lease_id, lease.ttl_s, now, inherited=inherited)
 
     @staticmethod
     def _attributes_changed(entries: Sequence[Entry]) -> bool:

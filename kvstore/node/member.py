@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kvstore.errors import (
+    NOT_ENOUGH_STARTED,
     PROPOSAL_DROPPED,
     REQUEST_TOO_LARGE,
     STOPPED,
@@ -56,7 +57,7 @@ from kvstore.storage.wal import WalBatch
 from kvstore.watch.hub import WatchHub
 from raft.errors import ConfChangeRefused, ProposalDropped
 from raft.messages import Message
-from raft.node import Persist, RaftNode, Ready
+from raft.node import Persist, RaftNode
 from raft.types import NO_NODE, ConfChange, Entry, HardState, Role
 
 __all__ = ("LogWriter", "MemberCore", "Timing", "Work")
@@ -201,16 +202,18 @@ class MemberCore:
             done(None, error)
         return error is None
 
-    def change_membership(
-        self, build: Callable[[int], ConfChange], done: Done, request_id: int | None = None
-    ) -> bool:
+    def change_membership(self, build: Callable[[int], ConfChange], done: Done) -> bool:
         """Proposes the change that `build` makes of a request id; False: not now, try again."""
-        if request_id is None:
-            request_id = self.proposals.new_id()
+        request_id = self.proposals.new_id()
+        change = build(request_id)
         try:
-            self.raft.propose_conf_change(build(request_id))
-        except (ConfChangeRefused, ProposalDropped):
-            return False
+            self.raft.propose_conf_change(change)
+        except ConfChangeRefused as refused:
+            if refused.retryable and not self._stopped:
+                return False
+            # The checks before have seen to the rest: this would leave no voter.
+            done(None, STOPPED if self._stopped else NOT_ENOUGH_STARTED)
+            return True
         self.proposals.wait(request_id, done, self.clock())
         return True
 
@@ -285,12 +288,22 @@ class MemberCore:
         """The snapshot of `persist` replaced the state; returns what is to be written after it."""
         assert persist is self.persisting, "a snapshot was reported that is not under way"
         assert persist.snapshot is not None
-        self.applier.replace(machine, persist.snapshot.index)
+        assert machine.applied_index >= persist.snapshot.index, "an older state was installed"
         self.lessor.demote()
-        self.jobs.paused = False
+        self.resume(machine)
         self.on_members()
         self._unwritten = False
         return self._encode_log(persist.entries) if persist.entries else None
+
+    def pause(self) -> None:
+        """Begins no apply and no read any more: the store is about to be replaced."""
+        self.jobs.paused = True
+        self.applier.pause()
+
+    def resume(self, machine: Machine) -> None:
+        """Goes on with this machine, whose store replaced the one before."""
+        self.applier.replace(machine)
+        self.jobs.paused = False
 
     def close(self) -> None:
         """Answers everything that waits with "server stopped"; nothing is accepted after."""
@@ -313,12 +326,12 @@ class MemberCore:
             for message in self._inbox.popleft():
                 raft.step(message)
         for _ in range(_READY_ROUNDS):
+            self._follow_raft()
             self._propose_queued()
             self.rounds.flush(self.clock(), has_leader=self.leader_id != NO_NODE)
             if not raft.has_ready():
                 break
             ready = raft.ready()
-            self._soft_state(ready)
             messages.extend(ready.messages)
             targets.extend(ready.snapshot_targets)
             for context, index in ready.reads:
@@ -348,8 +361,7 @@ class MemberCore:
             return None
         self._hold_writes = True
         if persist.snapshot is not None:
-            self.jobs.paused = True
-            self.applier.pause()
+            self.pause()
             return None
         return self._encode_log(persist.entries)
 
@@ -384,20 +396,21 @@ class MemberCore:
                     if pending is not None:
                         pending.done(None, PROPOSAL_DROPPED)
 
-    def _soft_state(self, ready: Ready) -> None:
+    def _follow_raft(self) -> None:
         """Follows Raft's idea of who leads, and tells those who act on it."""
-        self.term = ready.term
-        changed = ready.leader_id != self.leader_id or ready.role is not self.role
-        if not changed:
+        raft = self.raft
+        self.term = raft.term
+        if raft.leader_id == self.leader_id and raft.role is self.role:
             return
         now = self.clock()
-        new_leader = ready.leader_id not in (NO_NODE, self.leader_id)
+        new_leader = raft.leader_id not in (NO_NODE, self.leader_id)
         led = self.is_leader
-        self.leader_id = ready.leader_id
-        self.role = ready.role
+        self.leader_id = raft.leader_id
+        self.role = raft.role
         if new_leader:
             self.leader_seen_at = now
             self.leader_changes += 1
+            self.rounds.leader_changed()
         if self.is_leader and not led:
             _LOG.info("this member leads in term %d", self.term)
             leases = self.machine.leases
@@ -405,8 +418,6 @@ class MemberCore:
         elif led and not self.is_leader:
             _LOG.info("this member leads no more, term %d", self.term)
             self.lessor.demote()
-        if new_leader:
-            self.rounds.leader_changed()
         self.on_leadership()
 
     # ---- applying --------------------------------------------------------------------------

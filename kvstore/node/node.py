@@ -17,6 +17,7 @@ from kvstore.errors import EtcdError
 from kvstore.machine.command import CommandKind
 from kvstore.machine.machine import Machine, View
 from kvstore.machine.membership import Member
+from kvstore.machine.quota import DEFAULT_QUOTA_BYTES
 from kvstore.metrics import Metrics
 from kvstore.node.answers import Answer, HashAnswer, LeaseTimes, NodeStatus, encode_header
 from kvstore.node.config import NodeConfig
@@ -139,6 +140,11 @@ class Node:
         """True once the member has ended or must end."""
         return self._stopped or (self._stop_reason is not None and self._stop_reason.done())
 
+    @property
+    def cluster_version(self) -> str:
+        """The agreed version, such as "3.6.0"; empty when not decided yet."""
+        return self.machine.cluster_version
+
     def clock(self) -> float:
         """Seconds of the member's monotonic clock."""
         return self.running.core.clock()
@@ -171,7 +177,7 @@ class Node:
             errors=problems,
             is_learner=self.is_learner,
             storage_version=CLUSTER_VERSION,
-            quota=max(self.config.quota_bytes, 0),
+            quota=self.config.quota_bytes or DEFAULT_QUOTA_BYTES,
         )
 
     # ---- writes and reads ------------------------------------------------------------------
@@ -199,8 +205,8 @@ class Node:
         """Runs a transaction that only reads; `done` gets an Answer."""
 
         def reading(view: View) -> Any:
-            answer = yield from view.read_txn(request)
-            return Answer(view.revision, answer.body)
+            body = yield from view.read_txn(request)
+            return Answer(view.revision, body)
 
         self.read(reading, done, linearizable=not serializable)
 
@@ -250,8 +256,7 @@ class Node:
 
     def over_quota(self, cost_bytes: int) -> bool:
         """True when a write of this cost does not fit; the NOSPACE alarm is raised then."""
-        quota = self.config.quota_bytes
-        if quota < 0 or self.running.store.size_bytes() + cost_bytes < quota:
+        if not self.machine.over_quota(cost_bytes):
             return False
         self.running.duties.alarm_soon(rpc_pb2.NOSPACE)
         return True
@@ -297,8 +302,9 @@ class Node:
         """The leader's answer to `lease_time_to_live`; LEADER_CHANGED elsewhere."""
 
         def reading(view: View) -> Any:
-            yield from ()
-            return list(view.lease_keys(lease_id)) if keys else []
+            if not keys:
+                return []
+            return (yield from view.lease_keys(lease_id))
 
         attached = await self.reading(reading, linearizable=True)
         core = self.running.core
