@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ("length_delimited",)
+from google.protobuf.message import Message
+
+__all__ = ("encoded", "length_delimited")
+
+
+def encoded(message: Message, header: bytes = b"") -> bytes:
+    """A response as it goes on the wire; `header` is the encoded header field, set in front."""
+    body: bytes = message.SerializeToString()
+    return header + body
 
 
 def length_delimited(field: int, content: bytes) -> bytes:

@@ -42,7 +42,7 @@ KEEP_ALIVES_IN_FLIGHT = 128
 EVENT_BATCH = 256
 """Calls that the native transport's receiver hands to the loop at once."""
 
-LOOP_BATCHES = 16
+LOOP_BATCHES = 4
 """Batches handed to the loop and not yet worked through; the receiver then waits."""
 
 SNAPSHOT_CHUNK_BYTES = 32 * 1024

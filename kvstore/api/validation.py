@@ -35,6 +35,7 @@ __all__ = (
     "is_read_only",
     "is_serializable",
     "parse",
+    "parse_streamed",
     "put_cost",
     "stream_order_error",
     "txn_cost",
@@ -58,6 +59,17 @@ def parse(kind: type[M], payload: bytes) -> M:
         message: M = kind.FromString(payload)
     except DecodeError as error:
         raise EtcdError(Code.INTERNAL, f"grpc: error unmarshalling request: {error}") from None
+    return message
+
+
+def parse_streamed(kind: type[M], payload: bytes) -> M:
+    """`parse` for a message of a stream, where grpc-go words the error differently."""
+    try:
+        message: M = kind.FromString(payload)
+    except DecodeError as error:
+        raise EtcdError(
+            Code.INTERNAL, f"grpc: failed to unmarshal the received message: {error}"
+        ) from None
     return message
 
 
