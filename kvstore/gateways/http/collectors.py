@@ -101,7 +101,7 @@ class NodeCollector(_Quiet):
         yield _gauge(
             "etcd_debugging_mvcc_current_revision", "The current revision of store.", node.revision
         )
-        yield _gauge("kvstore_leases", "Leases that exist.", len(node.lease_list()))
+        yield _gauge("kvstore_leases", "Leases that exist.", node.lease_count())
         yield self._alarms()
         yield from self._watches()
 
