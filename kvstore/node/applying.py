@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvstore.machine.command import CommandKind
-from kvstore.machine.machine import ApplyBatch, Machine, Result
+from kvstore.machine import ApplyBatch, Machine, Result
 from kvstore.node.limits import (
     APPLY_BATCH_BYTES,
     APPLY_BATCH_ENTRIES,

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from kvstore.machine.machine import Machine
+from kvstore.machine import Machine
 from kvstore.machine.membership import Member
 from kvstore.node.config import NodeConfig
 from kvstore.node.errors import (

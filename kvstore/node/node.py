@@ -15,7 +15,7 @@ from typing import Any
 from kvstore import errors
 from kvstore.errors import EtcdError
 from kvstore.machine.command import CommandKind
-from kvstore.machine.machine import Machine, View
+from kvstore.machine import Machine, View
 from kvstore.machine.membership import Member
 from kvstore.machine.quota import DEFAULT_QUOTA_BYTES
 from kvstore.metrics import Metrics

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from kvstore.machine.machine import Machine
+from kvstore.machine import Machine
 from kvstore.machine.membership import Member
 from kvstore.node.config import NodeConfig
 from kvstore.node.errors import DataDirUnusable

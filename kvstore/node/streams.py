@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kvstore.machine.machine import View
+from kvstore.machine import View
 from kvstore.machine.ranges import RangeAnswer
 from kvstore.machine.wire import varint
 from kvstore.node.limits import (

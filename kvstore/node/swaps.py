@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.errors import TIMEOUT
-from kvstore.machine.machine import Machine
+from kvstore.machine import Machine
 from kvstore.storage.store import Store
 from raft.node import Persist
 
