@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kvstore.machine import Machine
@@ -31,28 +31,17 @@ from kvstore.node.limits import JOIN_ATTEMPT_PAUSE_S, JOIN_TIMEOUT_S, LOOK_FOR_C
 from kvstore.node.membership import cluster_id_of, member_id_of
 from kvstore.node.recovery import Start, recover
 from kvstore.node.threads import Worker
+from kvstore.node.transport import Cluster, PeerNetwork
 from kvstore.storage.store import Store
 from kvstore.storage.wal import Wal, WalIdentity
 from raft.types import NO_NODE, ConfState, HardState
 
-__all__ = ("Cluster", "FetchCluster", "Opened", "open_member")
+__all__ = ("Opened", "first_members", "open_member")
 
 _LOG = logging.getLogger(__name__)
 
 GENESIS = (1, 1)
 """Index and term of the state that the members of a new cluster begin with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """What a member tells about its cluster to somebody who is not connected yet."""
-
-    cluster_id: int
-    members: tuple[Member, ...]
-
-
-FetchCluster = Callable[[str], Awaitable[Cluster]]
-"""Asks the member behind a peer URL; raises OSError or TimeoutError."""
 
 
 @dataclass(slots=True)
@@ -74,17 +63,17 @@ class Opened:
         return self.files.store
 
 
-async def open_member(config: NodeConfig, worker: Worker, fetch: FetchCluster) -> Opened:
+async def open_member(config: NodeConfig, worker: Worker, network: PeerNetwork) -> Opened:
     """Locks the data directory and opens or creates everything in it; raises StartupError."""
     own = _own_urls(config)
     files = await worker.run(lambda: MemberFiles.lock(config))
     try:
         if files.has_log():
-            return await _restart(config, files, worker, fetch)
+            return await _restart(config, files, worker, network)
         await worker.run(files.clear_unfinished)
         if config.initial_cluster_state == "existing":
-            return await _join(config, files, worker, fetch, own)
-        return await _found(config, files, worker, fetch, own)
+            return await _join(config, files, worker, network, own)
+        return await _found(config, files, worker, network, own)
     except BaseException:
         await worker.run(files.close)
         raise
@@ -135,14 +124,14 @@ async def _found(
     config: NodeConfig,
     files: MemberFiles,
     worker: Worker,
-    fetch: FetchCluster,
+    network: PeerNetwork,
     own: tuple[str, ...],
 ) -> Opened:
     members = first_members(config.initial_cluster, config.initial_cluster_token)
     member_id = member_id_of(own, config.initial_cluster_token)
     cluster_id = cluster_id_of(members)
     others = _other_urls(config)
-    running = await _ask_any(fetch, others, LOOK_FOR_CLUSTER_S) if others else None
+    running = await _ask_any(network, others, LOOK_FOR_CLUSTER_S) if others else None
     if running is not None and running.cluster_id == cluster_id:
         _refuse_amnesia(member_id, running.members)
     _LOG.info("new cluster %x, this is member %x", cluster_id, member_id)
@@ -180,7 +169,7 @@ async def _join(
     config: NodeConfig,
     files: MemberFiles,
     worker: Worker,
-    fetch: FetchCluster,
+    network: PeerNetwork,
     own: tuple[str, ...],
 ) -> Opened:
     others = _other_urls(config)
@@ -188,7 +177,7 @@ async def _join(
         raise BadConfiguration(
             "--initial-cluster-state=existing, but --initial-cluster names no other member."
         )
-    cluster = await _ask_any(fetch, others, JOIN_TIMEOUT_S)
+    cluster = await _ask_any(network, others, JOIN_TIMEOUT_S)
     if cluster is None:
         raise ClusterUnreachable(
             f"none of {', '.join(others)} answered with the members of the cluster. Check that "
@@ -231,13 +220,13 @@ def _other_urls(config: NodeConfig) -> list[str]:
     ]
 
 
-async def _ask_any(fetch: FetchCluster, urls: list[str], patience_s: float) -> Cluster | None:
+async def _ask_any(network: PeerNetwork, urls: list[str], patience_s: float) -> Cluster | None:
     """The first answer of any of these; None when nobody answers in time."""
 
     async def ask(url: str) -> Cluster:
         while True:
             try:
-                return await fetch(url)
+                return await network.fetch_cluster(url)
             except (OSError, EOFError, TimeoutError) as error:
                 _LOG.debug("no answer from %s: %s", url, error)
                 await asyncio.sleep(JOIN_ATTEMPT_PAUSE_S)
@@ -257,7 +246,7 @@ async def _ask_any(fetch: FetchCluster, urls: list[str], patience_s: float) -> C
 
 
 async def _restart(
-    config: NodeConfig, files: MemberFiles, worker: Worker, fetch: FetchCluster
+    config: NodeConfig, files: MemberFiles, worker: Worker, network: PeerNetwork
 ) -> Opened:
     wal, start, machine = await worker.run(lambda: recover(files, config))
     cluster_id, member_id = wal.identity.cluster_id, wal.identity.member_id
@@ -271,7 +260,7 @@ async def _restart(
     _refuse_foreign(config, cluster_id, member_id, seeds)
     if not seeds:
         # It crashed before the leader's first snapshot arrived.
-        cluster = await _ask_any(fetch, _other_urls(config), JOIN_TIMEOUT_S)
+        cluster = await _ask_any(network, _other_urls(config), JOIN_TIMEOUT_S)
         if cluster is not None and cluster.cluster_id == cluster_id:
             seeds = cluster.members
     _LOG.info(

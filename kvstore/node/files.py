@@ -39,7 +39,6 @@ class SnapshotFile:
     index: int
     term: int
     path: Path = field(compare=False)
-    meta: SnapshotMeta = field(compare=False)
 
 
 class MemberFiles:
@@ -188,14 +187,15 @@ class MemberFiles:
     # ---- snapshots -------------------------------------------------------------------------
 
     def snapshots(self) -> list[SnapshotFile]:
-        """All snapshot files whose headers can be read, newest first; their bodies unchecked."""
-        found = []
-        for path in snapshot.snapshots(self._disk, self.snapshot_dir):
-            try:
-                found.append(_snapshot_file(path, snapshot.read_header(self._disk, path)))
-            except snapshot.SnapshotCorrupt as error:
-                _LOG.error("%s", error)
-        return found
+        """All snapshot files by their names, newest first; unchecked."""
+        return [
+            _snapshot_file(path) for path in snapshot.snapshots(self._disk, self.snapshot_dir)
+        ]
+
+    def check_snapshot(self, file: SnapshotFile) -> SnapshotMeta:
+        """Reads all of a snapshot; returns what it is of, or raises SnapshotCorrupt."""
+        header = snapshot.verify(self._disk, file.path)
+        return SnapshotMeta(header.index, header.term, header.conf)
 
     def write_snapshot(
         self, cluster_id: int, *, stop: Callable[[], bool] = lambda: False
@@ -211,22 +211,19 @@ class MemberFiles:
         self, directory: Path, cluster_id: int, stop: Callable[[], bool]
     ) -> SnapshotFile:
         store = self.store
-        headers: list[snapshot.SnapshotHeader] = []
 
         def describe(txn: ReadTxn) -> snapshot.SnapshotHeader:
             state = load_state(txn)
-            header = snapshot.SnapshotHeader(
+            return snapshot.SnapshotHeader(
                 index=state.applied_index,
                 term=state.applied_term,
                 conf=conf_state(state.members.values()),
                 cluster_id=cluster_id,
                 engine=store.engine,
             )
-            headers.append(header)
-            return header
 
         path = snapshot.write_snapshot(self._disk, directory, store, describe, stop=stop)
-        return _snapshot_file(path, headers[0])
+        return _snapshot_file(path)
 
     def prune(self, keep: int) -> list[SnapshotFile]:
         """Removes all but the newest snapshots; returns those that are kept."""
@@ -250,6 +247,6 @@ class MemberFiles:
         self._lock.release()
 
 
-def _snapshot_file(path: Path, header: snapshot.SnapshotHeader) -> SnapshotFile:
-    meta = SnapshotMeta(header.index, header.term, header.conf)
-    return SnapshotFile(header.index, header.term, path, meta)
+def _snapshot_file(path: Path) -> SnapshotFile:
+    _, index, term = path.stem.split("-")
+    return SnapshotFile(int(index, 16), int(term, 16), path)

@@ -12,10 +12,11 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kvstore.machine import Machine, View
 from kvstore.node.bootstrap import Opened, open_member
 from kvstore.node.errors import StopKind, StopReason
 from kvstore.node.limits import STOP_TRANSFER_S, SWEEP_SLICE_REVISIONS
@@ -24,10 +25,11 @@ from kvstore.node.maintenance import Duties
 from kvstore.node.member import MemberCore, Timing
 from kvstore.node.members import MemberChanges
 from kvstore.node.proposals import RequestIds
-from kvstore.node.remote import LeaderCalls
+from kvstore.node.remote import Handler, LeaderCalls, answer_call
 from kvstore.node.snapshots import Snapshots
 from kvstore.node.swaps import StoreSwaps
 from kvstore.node.threads import Worker
+from kvstore.node.transport import Cluster, LocalMember, PeerNetwork
 from kvstore.storage.store import Store
 from kvstore.watch.hub import WatchHub
 from raft.config import Config
@@ -41,26 +43,34 @@ if TYPE_CHECKING:
 __all__ = ("Running", "launch")
 
 _LOG = logging.getLogger(__name__)
+_REMOVED = "this member was removed from the cluster"
 _WATCH_RESPONSE_SLACK_BYTES = 512 * 1024
 """Beside the request limit, what a watch response may hold (etcd's figure)."""
 
 
-async def launch(node: Node, fail: Callable[[StopReason], None]) -> Running:
+async def launch(
+    node: Node, network: PeerNetwork, fail: Callable[[StopReason], None]
+) -> Running:
     """Opens or creates the member's files and builds its parts; raises StartupError."""
     copies = Worker("kvstore-copy")
     try:
-        opened = await open_member(node.config, copies)
+        opened = await open_member(node.config, copies, network)
     except BaseException:
         await copies.close()
         raise
-    return Running(node, opened, copies, fail)
+    return Running(node, opened, copies, network, fail)
 
 
 class Running:
     """The parts of a started member."""
 
     def __init__(
-        self, node: Node, opened: Opened, copies: Worker, fail: Callable[[StopReason], None]
+        self,
+        node: Node,
+        opened: Opened,
+        copies: Worker,
+        network: PeerNetwork,
+        fail: Callable[[StopReason], None],
     ) -> None:
         config = node.config
         self.node = node
@@ -72,9 +82,12 @@ class Running:
         self._fail = fail
         self._loop = asyncio.get_running_loop()
         self._seeds = opened.seeds
-        self._ended_by_removal = False
+        self._removal_told = False
+        self._leader_changes = 0
+        self._install: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
-        self.peers = self._build_peers(node)
+        self.changes = MemberChanges(node, time.time)
+        self.peers = network.connect(self._local(node, opened))
         self.core = self._build_core(node, opened)
         self.loop = MemberLoop(
             self.core,
@@ -87,7 +100,6 @@ class Running:
         self.calls = LeaderCalls(self.peers, lambda: self.core.leader_id, self.timing.request_s)
         self.snapshots = Snapshots(self)
         self.swaps = StoreSwaps(self)
-        self.changes = MemberChanges(node, time.time)
         self.duties = Duties(node)
 
     @property
@@ -138,6 +150,34 @@ class Running:
         core.on_members = self._members
         return core
 
+    def _local(self, node: Node, opened: Opened) -> LocalMember:
+        table = {**node.answer_table(), **self.changes.answer_table()}
+
+        def answering(handler: Handler) -> Callable[[bytes], Awaitable[bytes]]:
+            return lambda payload: answer_call(handler, payload)
+
+        def messages(arrived: Sequence[Message]) -> None:
+            self.core.receive(arrived)
+            self.loop.wake()
+
+        def unreachable(peer_id: int) -> None:
+            self.core.raft.report_unreachable(peer_id)
+
+        return LocalMember(
+            cluster_id=opened.cluster_id,
+            member_id=opened.member_id,
+            config=node.config,
+            metrics=node.metrics,
+            snapshot_dir=opened.files.snapshot_dir,
+            on_messages=messages,
+            on_unreachable=unreachable,
+            on_snapshot=lambda message, path: self.snapshots.received(message, path),
+            answers={name: answering(handler) for name, handler in table.items()},
+            cluster=lambda: Cluster(
+                opened.cluster_id, tuple(self.core.machine.members.values()) or self._seeds
+            ),
+        )
+
     # ---- life ------------------------------------------------------------------------------
 
     async def begin(self) -> None:
@@ -169,8 +209,12 @@ class Running:
         if clean:
             await self._drain()
         await self.loop.stop()
-        await self.copies.run(lambda: self.opened.close(clean=clean))
+        await self.copies.run(lambda: self._close_files(clean))
         await self.copies.close()
+
+    def _close_files(self, clean: bool) -> None:
+        self.opened.wal.close()
+        self.opened.files.close(clean=clean)
 
     async def _hand_over(self) -> None:
         """Gives leadership to the voter that is furthest, so that nobody waits for a timeout."""
@@ -304,5 +348,5 @@ class _History:
     def revision(self) -> int:
         return self._machine().revision
 
-    def view(self) -> Any:
+    def view(self) -> View:
         return self._machine().view()

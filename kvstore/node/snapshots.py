@@ -112,12 +112,12 @@ class Snapshots:
             await running.loop.disk.run(lambda: running.opened.wal.release(oldest))
             return made
 
-    async def write_copy(self, path: Path) -> None:
-        """A snapshot of the present into `path`, for a backup."""
+    async def write_backup(self, directory: Path) -> Path:
+        """A snapshot of the present in another directory, for a backup."""
         running = self._running
-        await running.copies.run(
+        return await running.copies.run(
             lambda: self._files.write_backup(
-                path, running.cluster_id, stop=lambda: self._copies_held
+                directory, running.cluster_id, stop=lambda: self._copies_held
             )
         )
 
@@ -138,7 +138,8 @@ class Snapshots:
         try:
             file = await self._usable()
             core.applier.keep_log_behind(peer_id, file.index)
-            message = core.raft.snapshot_message(peer_id, file.meta)
+            meta = await running.copies.run(lambda: self._files.check_snapshot(file))
+            message = core.raft.snapshot_message(peer_id, meta)
             _LOG.info("sending the snapshot of index %d to %x", file.index, peer_id)
             if await running.peers.send_snapshot(peer_id, message, file.path):
                 sent = file.index
