@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvstore.machine import Machine, View
+from kvstore.machine import Machine, Member, View
 from kvstore.node.bootstrap import Opened, open_member
 from kvstore.node.errors import StopKind, StopReason
 from kvstore.node.limits import STOP_TRANSFER_S, SWEEP_SLICE_REVISIONS
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ("Running", "launch")
 
 _LOG = logging.getLogger(__name__)
+_LEAVE_ELECTIONS = 3
+"""Election timeouts for which a removed member stays connected."""
 _REMOVED = "this member was removed from the cluster"
 _WATCH_RESPONSE_SLACK_BYTES = 512 * 1024
 """Beside the request limit, what a watch response may hold (etcd's figure)."""
@@ -82,7 +84,10 @@ class Running:
         self._fail = fail
         self._loop = asyncio.get_running_loop()
         self._seeds = opened.seeds
+        self._connected: dict[int, Member] = {}
+        self._leaving: dict[int, Member] = {}
         self._removal_told = False
+        self._ended = False
         self._leader_changes = 0
         self._install: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
@@ -199,6 +204,7 @@ class Running:
 
     async def end(self, *, clean: bool) -> None:
         """Stops everything in order; with `clean` the files are closed as trustworthy."""
+        self._ended = True
         await self.duties.stop()
         if clean and self.core.is_leader:
             await self._hand_over()
@@ -224,7 +230,7 @@ class Running:
         candidates = [(m, id_) for m, id_ in others if id_ != self.member_id and id_ in voters]
         if candidates:
             _, target = max(candidates)
-            await self.transfer(target, STOP_TRANSFER_S)
+            await self.transfer(target, min(STOP_TRANSFER_S, 3 * self.timing.election_s))
 
     async def _drain(self) -> None:
         """Lets the write to disk and the apply under way finish."""
@@ -315,12 +321,24 @@ class Running:
         self._leader_changes = self.core.leader_changes
 
     def _members(self) -> None:
-        """Connects to the members there are; until the state names any, to those we heard of."""
+        """Connects to the members there are; until the state names any, to those we heard of.
+
+        A member that was removed stays connected for a moment: it should learn why it stops.
+        """
         machine = self.core.machine
         members = {m.id: m for m in self._seeds if m.id not in machine.removed_members}
         members.update(machine.members)
         members.pop(self.member_id, None)
-        self.peers.update(list(members.values()))
+        for member_id in self._connected.keys() - members.keys() - self._leaving.keys():
+            self._leaving[member_id] = self._connected[member_id]
+            self._loop.call_later(_LEAVE_ELECTIONS * self.timing.election_s, self._gone, member_id)
+        self._connected = members
+        self.peers.update([*members.values(), *self._leaving.values()])
+
+    def _gone(self, member_id: int) -> None:
+        del self._leaving[member_id]
+        if not self._ended:
+            self._members()
 
     # ---- files -----------------------------------------------------------------------------
 
