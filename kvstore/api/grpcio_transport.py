@@ -26,6 +26,7 @@ from kvstore.api.call import (
     StreamMethod,
     UnaryMethod,
     crashed,
+    detach,
 )
 from kvstore.errors import Code, EtcdError
 
@@ -153,6 +154,7 @@ class _GrpcioCall(Call):
 
 async def _abort(method: Method, context: Any, error: EtcdError) -> None:
     method.handled[error.code] += 1
+    detach(error)
     await context.abort(_STATUS[int(error.code)], error.message)
 
 
