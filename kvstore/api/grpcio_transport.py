@@ -108,9 +108,23 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, table: MethodTable) -> None:
         self._handlers = {method.path: _handler(table, method) for method in table}
+        self._services = {method.service for method in table}
 
-    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler | None:
-        return self._handlers.get(handler_call_details.method)
+    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler:
+        path = handler_call_details.method
+        return self._handlers.get(path) or self._unknown(path)
+
+    def _unknown(self, path: str) -> grpc.RpcMethodHandler:
+        """Answers as grpc-go does, which names what is missing."""
+        service, _, name = path.removeprefix("/").rpartition("/")
+        text = f"unknown service {service}"
+        if service in self._services:
+            text = f"unknown method {name} for service {service}"
+
+        async def refuse(_requests: Any, context: Any) -> None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _handler(table: MethodTable, method: Method) -> grpc.RpcMethodHandler:
