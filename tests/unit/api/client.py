@@ -145,9 +145,7 @@ class Client:
         return Bidi(lambda requests: method(requests, metadata=self.metadata))
 
     def watch_stream(self) -> Bidi:
-        return self.bidi(
-            "/etcdserverpb.Watch/Watch", rpc_pb2.WatchRequest, rpc_pb2.WatchResponse
-        )
+        return self.bidi("/etcdserverpb.Watch/Watch", rpc_pb2.WatchRequest, rpc_pb2.WatchResponse)
 
     def keep_alive_stream(self) -> Bidi:
         return self.bidi(
@@ -186,9 +184,7 @@ def create(key: bytes, range_end: bytes = b"", **fields: Any) -> rpc_pb2.WatchRe
 
 
 def op_put(key: bytes, value: bytes = b"", **fields: Any) -> rpc_pb2.RequestOp:
-    return rpc_pb2.RequestOp(
-        request_put=rpc_pb2.PutRequest(key=key, value=value, **fields)
-    )
+    return rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key, value=value, **fields))
 
 
 def op_range(key: bytes, range_end: bytes = b"", **fields: Any) -> rpc_pb2.RequestOp:
@@ -210,9 +206,7 @@ def op_txn(compare: Any = (), success: Any = (), failure: Any = ()) -> rpc_pb2.R
 
 
 def created(key: bytes, revision: int) -> rpc_pb2.Compare:
-    return rpc_pb2.Compare(
-        key=key, target=rpc_pb2.Compare.CREATE, create_revision=revision
-    )
+    return rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.CREATE, create_revision=revision)
 
 
 def pairs(response: Any) -> list[tuple[bytes, bytes]]:

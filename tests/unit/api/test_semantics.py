@@ -302,9 +302,7 @@ def test_bad_watches_leave_the_stream_alive(client: Client, base: bytes) -> None
     stream.cancel()
 
 
-def test_watch_below_the_compaction_is_created_then_canceled(
-    client: Client, base: bytes
-) -> None:
+def test_watch_below_the_compaction_is_created_then_canceled(client: Client, base: bytes) -> None:
     old = client.put(base, b"1").header.revision
     new = client.put(base, b"2").header.revision
     client.compact(new)
