@@ -4,6 +4,15 @@
 values and errors. See docs/client.md.
 """
 
+from kvstore.client.aio import (
+    AsyncBoundTxn,
+    AsyncClient,
+    AsyncElection,
+    AsyncLeadership,
+    AsyncLease,
+    AsyncLock,
+    AsyncWatch,
+)
 from kvstore.client.blocking import BoundTxn, Client, Election, Leadership, Lease, Lock, Watch
 from kvstore.client.call import Effect, Method, Unary
 from kvstore.client.errors import (
@@ -77,6 +86,13 @@ from kvstore.client.values import (
 
 __all__ = (
     "Alarm",
+    "AsyncBoundTxn",
+    "AsyncClient",
+    "AsyncElection",
+    "AsyncLeadership",
+    "AsyncLease",
+    "AsyncLock",
+    "AsyncWatch",
     "AlarmType",
     "AlarmsResult",
     "BoundTxn",

@@ -17,7 +17,7 @@ import grpc
 from kvstore import errors as catalogue
 from kvstore.client.call import Effect, Method, Unary
 from kvstore.client.endpoints import Endpoint, Rotation, parse_endpoints
-from kvstore.client.errors import ClientClosedError, KvError, from_status
+from kvstore.client.errors import ClientClosedError, KvError, Outcome, from_status
 from kvstore.client.limits import (
     CONNECT_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
@@ -31,7 +31,7 @@ from kvstore.client.values import MembersResult
 from kvstore.client.watching import WATCH_PATH
 from kvstore.pb import rpc_pb2 as pb
 
-__all__ = ("ClientBase", "Pem")
+__all__ = ("ClientBase", "Pem", "deadline_of", "unknown_if_write")
 
 Pem: TypeAlias = str | Path | bytes | None
 """A PEM document: its bytes, or the path of its file."""
@@ -212,6 +212,11 @@ class ClientBase:
         if urls:
             self.set_endpoints(urls)
         return self.endpoints
+
+
+def unknown_if_write(effect: Effect) -> Outcome:
+    """The outcome of a call that was cut off."""
+    return Outcome.NOT_APPLIED if effect is Effect.READ else Outcome.UNKNOWN
 
 
 def deadline_of(now: float, timeout: float | None) -> float:
