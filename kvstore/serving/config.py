@@ -35,8 +35,6 @@ class GrpcConfig:
     keepalive_min_time_s: float
     keepalive_interval_s: float
     keepalive_timeout_s: float
-    extensive_metrics: bool
-    slow_request_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,8 @@ class ServerConfig:
 def build_config(settings: Settings) -> ServerConfig:
     """The checked configuration; raises UsageError."""
     notes = list(settings.notes)
+    _one_of(settings, "metrics", ("basic", "extensive"))
+    _one_of(settings, "logger", ("zap",))
     client_urls = _listen_urls(settings, "listen-client-urls")
     if not client_urls:
         raise UsageError("--listen-client-urls must name at least one URL")
@@ -136,13 +136,10 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
         compaction_sleep_ms=_seconds(settings, "compaction-sleep-interval", 0.0) * 1000,
         watch_progress_interval_s=_seconds(settings, "watch-progress-notify-interval", 0.1),
         compact_hash_check_s=hash_check_s if gates["CompactHashCheck"] else 0.0,
-        corrupt_check_s=_seconds(settings, "corrupt-check-time", 0.0),
-        initial_corrupt_check=gates["InitialCorruptCheck"],
         strict_reconfig_check=settings.flag("strict-reconfig-check"),
         max_learners=_number(settings, "max-learners", 1),
         force_new_cluster=settings.flag("force-new-cluster"),
         unsafe_no_fsync=settings.flag("unsafe-no-fsync"),
-        extra={"warning-apply-duration": str(_seconds(settings, "warning-apply-duration", 0.0))},
     )
 
 
@@ -154,13 +151,10 @@ def _grpc_config(settings: Settings) -> GrpcConfig:
         keepalive_min_time_s=_seconds(settings, "grpc-keepalive-min-time", 0.0),
         keepalive_interval_s=_seconds(settings, "grpc-keepalive-interval", 0.0),
         keepalive_timeout_s=_seconds(settings, "grpc-keepalive-timeout", 0.0),
-        extensive_metrics=_one_of(settings, "metrics", ("basic", "extensive")) == "extensive",
-        slow_request_s=_seconds(settings, "warning-unary-request-duration", 0.0),
     )
 
 
 def _log_config(settings: Settings) -> LogConfig:
-    _one_of(settings, "logger", ("zap",))
     level = _one_of(settings, "log-level", tuple(LEVELS))
     outputs = tuple(
         "stderr" if output in ("default", "systemd/journal") else output

@@ -48,8 +48,25 @@ class NodeReadings:
         return len(self._node.running.core.proposals)
 
     @property
+    def failed_proposals(self) -> int:
+        return self._node.running.core.failed_proposals
+
+    @property
+    def slow_reads(self) -> int:
+        return self._node.running.core.rounds.slow
+
+    @property
+    def failed_reads(self) -> int:
+        return self._node.running.core.rounds.failed
+
+    @property
     def remote_members(self) -> Sequence[int]:
         return [member for member in self._node.machine.members if member != self.member_id]
+
+    @property
+    def connected_members(self) -> Sequence[int]:
+        active_since = self._node.running.peers.active_since
+        return [member for member in self.remote_members if active_since(member) is not None]
 
     @property
     def cluster_version(self) -> str:
@@ -65,6 +82,7 @@ class NodeReadings:
     def alarms(self) -> Sequence[tuple[int, int]]:
         return self._node.alarms()
 
+    @property
     def lease_count(self) -> int:
         return len(self._node.machine.leases)
 

@@ -76,13 +76,31 @@ class Node(Protocol):
         """Changes handed in here that are not applied yet."""
 
     @property
+    def failed_proposals(self) -> int:
+        """Changes that were refused, dropped or timed out since the start."""
+
+    @property
+    def slow_reads(self) -> int:
+        """Confirmations of a linearizable read that had to be asked for again."""
+
+    @property
+    def failed_reads(self) -> int:
+        """Linearizable reads that could not be confirmed."""
+
+    @property
     def remote_members(self) -> Sequence[int]:
         """Ids of all other members."""
+
+    @property
+    def connected_members(self) -> Sequence[int]:
+        """Those of them that this member is connected to."""
 
     @property
     def cluster_version(self) -> str:
         """Such as `3.6.0`; empty while the members have not agreed on one."""
 
+    @property
+    def lease_count(self) -> int: ...
     @property
     def watches(self) -> WatchReadings: ...
     def range(
@@ -93,5 +111,4 @@ class Node(Protocol):
     def alarms(self) -> Sequence[tuple[int, int]]:
         """(member id, alarm type) of every active alarm."""
 
-    def lease_count(self) -> int: ...
     def status(self) -> Status: ...

@@ -77,7 +77,12 @@ class FakeNode:
     compact_revision: int = 50
     cluster_version: str = "3.6.0"
     pending_proposals: int = 4
-    remote_members: Sequence[int] = (0xB,)
+    failed_proposals: int = 6
+    slow_reads: int = 8
+    failed_reads: int = 9
+    remote_members: Sequence[int] = (0xB, 0xC)
+    connected_members: Sequence[int] = (0xB,)
+    lease_count: int = 3
     active_alarms: list[tuple[int, int]] = field(default_factory=list)
     linear_error: EtcdError | None = None
     local_error: EtcdError | None = None
@@ -93,9 +98,6 @@ class FakeNode:
 
     def alarms(self) -> list[tuple[int, int]]:
         return self.active_alarms
-
-    def lease_count(self) -> int:
-        return 3
 
     def status(self) -> FakeStatus:
         return FakeStatus(leader=self.leader_id)
@@ -316,6 +318,9 @@ def test_metrics_have_the_starred_names_and_true_values() -> None:
         ("etcd_server_proposals_committed_total", 42),
         ("etcd_server_proposals_applied_total", 41),
         ("etcd_server_proposals_pending", 4),
+        ("etcd_server_proposals_failed_total", 6),
+        ("etcd_server_slow_read_indexes_total", 8),
+        ("etcd_server_read_indexes_failed_total", 9),
         ("etcd_server_quota_backend_bytes", 2000),
         ("etcd_mvcc_db_total_size_in_bytes", 1000),
         ("etcd_mvcc_db_total_size_in_use_in_bytes", 600),
@@ -325,6 +330,8 @@ def test_metrics_have_the_starred_names_and_true_values() -> None:
         ("etcd_debugging_mvcc_slow_watcher_total", 2),
         ('etcd_debugging_server_alarms{alarm_type="NOSPACE",server_id="a"}', 1),
         ('etcd_network_known_peers{Local="a",Remote="b"}', 1),
+        ('etcd_network_known_peers{Local="a",Remote="c"}', 1),
+        ('etcd_network_active_peers{Local="a",Remote="b"}', 1),
     ):
         assert sample(text, name) == value, name
     assert sample(text, "os_fd_limit") >= sample(text, "os_fd_used") > 2
