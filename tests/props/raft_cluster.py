@@ -336,6 +336,7 @@ class Cluster:
             self.partition()
         if chance() < faults.ambush:
             self.ambush()
+            return
         if chance() < faults.compact and server.disk.applied > server.disk.base[0]:
             self._compact(server)
         if chance() < faults.transfer and node.role is Role.LEADER:
@@ -348,6 +349,9 @@ class Cluster:
             self._churn(node)
         if not server.paused:
             self._load(node_id, node)
+            if chance() < 0.5:
+                # Before anything else reaches it: a leader back from a pause still believes.
+                self._turn(node_id, server)
 
     def _load(self, node_id: int, node: RaftNode) -> None:
         if self.random.random() < 0.3:
