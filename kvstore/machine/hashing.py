@@ -35,6 +35,9 @@ __all__ = ("HashAnswer", "hash_kv", "hash_state")
 
 _REVISION_KEY_BYTES = 16
 
+_KEPT_CHECK_COST = 4
+"""Looking up whether a revision still counts takes as long as hashing this many."""
+
 
 class HashAnswer(NamedTuple):
     """A CRC-32C, and what it was taken of."""
@@ -86,15 +89,15 @@ def _any_live(txn: ReadTxn, revision: int) -> Job[bool]:
 def _hashed_slice(
     txn: ReadTxn, span: tuple[bytes, bytes], compact: int, keep_at: int
 ) -> tuple[bytes | None, list[bytes]]:
-    """The bytes that up to SLICE_VALUES revisions add, and where the next slice starts."""
+    """The bytes that a slice of the revisions adds, and where the next slice starts."""
     parts: list[bytes] = []
-    left = SLICE_VALUES
+    left = SLICE_RECORDS
     for record_key, kv in txn.scan(REVISIONS, span[0], span[1]):
         main = int.from_bytes(record_key[:8])
         if main > compact or _is_kept(txn, record_key, kv, keep_at):
             parts += (record_key[:8], b"_", record_key[8:], kv)
-        left -= 1
-        if not left:
+        left -= 1 if main > compact else _KEPT_CHECK_COST
+        if left <= 0:
             return record_key + b"\x00", parts
     return None, parts
 
