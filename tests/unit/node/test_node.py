@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +12,10 @@ from kvstore import errors
 from kvstore.errors import EtcdError
 from kvstore.machine import CommandKind
 from kvstore.node.errors import StopKind
-from kvstore.node.node import Node
 from kvstore.pb import rpc_pb2
 
 from .nodes import Nodes, get, grant, keep_alive, put, running, until
-
-Test = Callable[..., Coroutine[Any, Any, None]]
-
-
-def on_loop(test: Test) -> Callable[..., None]:
-    @wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
-
+from .on_loop import on_loop
 
 @on_loop
 async def test_one_node_writes_reads_and_remembers(tmp_path: Path) -> None:
