@@ -88,7 +88,7 @@ class Running:
         self._leaving: dict[int, Member] = {}
         self._removal_told = False
         self._ended = False
-        self._leader_changes = 0
+        self._counted = (0, 0, 0, 0, 0)
         self._install: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
         self.changes = MemberChanges(node, time.time)
@@ -151,7 +151,6 @@ class Running:
             max_request_bytes=config.max_request_bytes,
             catchup_entries=config.snapshot_catchup_entries,
         )
-        core.on_leadership = self._leadership
         core.on_members = self._members
         return core
 
@@ -308,6 +307,7 @@ class Running:
     def after_turn(self) -> None:
         """Sends what gathered for the leader; ends the member once it has been removed."""
         self.calls.flush()
+        self._count()
         if self.core.removed and not self._removal_told:
             self._removal_told = True
             # Later: the entry's answers, and the news for the others, leave first.
@@ -315,10 +315,29 @@ class Running:
                 self.timing.election_s, self._fail, StopReason(StopKind.REMOVED, _REMOVED)
             )
 
-    def _leadership(self) -> None:
+    def _count(self) -> None:
+        """Carries the core's counts over into the metrics; the core itself knows none."""
+        core = self.core
+        present = (
+            core.leader_changes,
+            core.failed_proposals,
+            core.rounds.slow,
+            core.rounds.failed,
+            core.applier.slow,
+        )
+        if present == self._counted:
+            return
         metrics = self.node.metrics
-        metrics.leader_changes.inc(self.core.leader_changes - self._leader_changes)
-        self._leader_changes = self.core.leader_changes
+        counters = (
+            metrics.leader_changes,
+            metrics.proposals_failed,
+            metrics.slow_reads,
+            metrics.reads_failed,
+            metrics.slow_apply,
+        )
+        for counter, now, before in zip(counters, present, self._counted, strict=True):
+            counter.inc(now - before)
+        self._counted = present
 
     def _members(self) -> None:
         """Connects to the members there are; until the state names any, to those we heard of.

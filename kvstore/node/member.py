@@ -46,8 +46,8 @@ from kvstore.errors import (
     TOO_MANY_REQUESTS,
     EtcdError,
 )
-from kvstore.machine.command import CommandKind, encode, expiry_payload
 from kvstore.machine import Machine
+from kvstore.machine.command import CommandKind, encode, expiry_payload
 from kvstore.node.applying import Applier
 from kvstore.node.leasing import Lessor
 from kvstore.node.limits import MAX_APPLY_LAG_ENTRIES, REQUEST_TIMEOUT_BASE_S
@@ -147,7 +147,6 @@ class MemberCore:
         self.failed_proposals = 0
         self.removed = False
         """True once the entry that removes this member was applied."""
-        self.on_leadership: Callable[[], None] = lambda: None
         self.on_members: Callable[[], None] = lambda: None
         self._connected_since = connected_since
         self._max_request_bytes = max_request_bytes
@@ -244,15 +243,23 @@ class MemberCore:
         else:
             self.rounds.add(ready, self.clock(), applied=applied)
 
-    def renew_lease(self, lease_id: int, done: Done) -> None:
-        """Leader only: renews after a quorum has confirmed the leader; `done` gets the TTL."""
-        known = lease_id in self.machine.leases
-        self.confirm(
-            lambda error: done(None, error)
-            if error is not None
-            else self.lessor.renew(lease_id, self.clock(), done),
-            applied=not known,
-        )
+    def renew_leases(self, renewals: Sequence[tuple[int, Done]]) -> None:
+        """Leader only: renews once a quorum has confirmed the leader; each `done` gets a TTL.
+
+        A lease that is not known here may have been granted a moment ago: then, and only then,
+        the state must be up to date, too.
+        """
+
+        def ready(error: EtcdError | None) -> None:
+            now = self.clock()
+            for lease_id, done in renewals:
+                if error is not None:
+                    done(None, error)
+                else:
+                    self.lessor.renew(lease_id, now, done)
+
+        leases = self.machine.leases
+        self.confirm(ready, applied=any(lease_id not in leases for lease_id, _ in renewals))
 
     # ---- inputs ----------------------------------------------------------------------------
 
@@ -312,6 +319,8 @@ class MemberCore:
             pending.done(None, STOPPED)
         self.rounds.close(STOPPED)
         self.jobs.abandon(STOPPED)
+        self.applier.abandon()
+        self.hub.restored()  # Replays let go of their view.
         self.lessor.demote()
 
     # ---- the turn --------------------------------------------------------------------------
@@ -418,7 +427,6 @@ class MemberCore:
         elif led and not self.is_leader:
             _LOG.info("this member leads no more, term %d", self.term)
             self.lessor.demote()
-        self.on_leadership()
 
     # ---- applying --------------------------------------------------------------------------
 

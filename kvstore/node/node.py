@@ -14,14 +14,14 @@ from typing import Any
 
 from kvstore import errors
 from kvstore.errors import EtcdError
-from kvstore.machine.command import CommandKind
 from kvstore.machine import Machine, View
+from kvstore.machine.command import CommandKind
 from kvstore.machine.membership import Member
 from kvstore.machine.quota import DEFAULT_QUOTA_BYTES
 from kvstore.metrics import Metrics
 from kvstore.node.answers import Answer, HashAnswer, LeaseTimes, NodeStatus, encode_header
 from kvstore.node.config import NodeConfig
-from kvstore.node.errors import StopKind, StopReason
+from kvstore.node.errors import BadConfiguration, StopKind, StopReason
 from kvstore.node.lifecycle import Running, launch
 from kvstore.node.maintenance import CLUSTER_VERSION
 from kvstore.node.members import MemberChanges
@@ -70,7 +70,12 @@ class Node:
         self._running = running
         self.cluster_id = running.cluster_id
         self.member_id = running.member_id
-        await running.begin()
+        try:
+            await running.begin()
+        except OSError as error:
+            await running.end(clean=True)
+            urls = ", ".join(self.config.listen_peer_urls)
+            raise BadConfiguration(f"cannot listen for peers at {urls}: {error}") from error
 
     async def stop(self) -> None:
         """Hands leadership over, answers what waits, closes the files. Idempotent."""
@@ -294,7 +299,7 @@ class Node:
         if self.stopped:
             done(None, errors.STOPPED)
         elif running.core.is_leader:
-            running.core.renew_lease(lease_id, done)
+            running.core.renew_leases(((lease_id, done),))
             running.loop.wake()
         else:
             running.calls.renew(lease_id, done)
@@ -330,14 +335,30 @@ class Node:
         core = self.running.core
         if not core.is_leader:
             raise errors.NOT_PRIMARY_LESSOR
+        if not lease_ids:
+            return []
 
-        def renewal(lease_id: int) -> Awaitable[int]:
-            return self._awaited(lambda done: core.renew_lease(lease_id, done))
+        outcomes: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        ttls: list[int] = [0] * len(lease_ids)
+        missing = len(lease_ids)
 
-        waiting = [asyncio.ensure_future(renewal(lease_id)) for lease_id in lease_ids]
-        await asyncio.sleep(0)
+        def collect(position: int) -> Done:
+            def done(ttl: Any, error: EtcdError | None) -> None:
+                nonlocal missing
+                missing -= 1
+                if error is not None:
+                    if not outcomes.done():
+                        outcomes.set_exception(EtcdError(error.code, error.message))
+                    return
+                ttls[position] = ttl
+                if missing == 0 and not outcomes.done():
+                    outcomes.set_result(ttls)
+
+            return done
+
+        core.renew_leases([(lease_id, collect(n)) for n, lease_id in enumerate(lease_ids)])
         self.running.loop.wake()
-        return list(await asyncio.gather(*waiting))
+        return await outcomes
 
     # ---- members ---------------------------------------------------------------------------
 
