@@ -2,7 +2,7 @@
 
 Hot paths touch only what must be counted as it happens (histograms, counters). Everything that
 is a reading of present state (revision, leader, sizes) is asked for at scrape time by collectors:
-those of `gateways.http.collectors` for the member, that of the API for gRPC calls.
+those of `gateways.http.collectors` for the member, that of `api.counting` for gRPC calls.
 """
 
 from __future__ import annotations
