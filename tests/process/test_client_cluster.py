@@ -84,9 +84,7 @@ def test_move_leader(client: Client) -> None:
     assert client.move_leader(target) == status.leader
     wait_until(lambda: client.status(endpoint=client.endpoints[0]).leader == target)
     follower = next(
-        each
-        for each in client.endpoints
-        if client.status(endpoint=each).header.member_id != target
+        each for each in client.endpoints if client.status(endpoint=each).header.member_id != target
     )
     with Client(follower) as alone, pytest.raises(KvError, match="no leader among"):
         alone.move_leader(status.leader)
@@ -106,9 +104,7 @@ def test_snapshot(client: Client, tmp_path: Path) -> None:
         assert subprocess.run(check, check=False, capture_output=True).returncode == 0
 
 
-def test_calls_and_watches_survive_the_loss_of_any_member(
-    cluster: Cluster, client: Client
-) -> None:
+def test_calls_and_watches_survive_the_loss_of_any_member(cluster: Cluster, client: Client) -> None:
     watch = client.watch("n", require_leader=True)
     lease = client.lease(5)
     client.put("held", "", lease=lease.id)
