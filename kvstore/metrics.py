@@ -38,6 +38,11 @@ class Metrics:
             buckets=milliseconds,
             registry=registry,
         )
+        self.wal_written_bytes = Gauge(
+            "etcd_disk_wal_write_bytes_total",
+            "Total number of bytes written in WAL.",
+            registry=registry,
+        )
         self.backend_commit_seconds = Histogram(
             "etcd_disk_backend_commit_duration_seconds",
             "The latency distributions of commit called by backend.",
@@ -90,6 +95,27 @@ class Metrics:
         self.leader_changes = Counter(
             "etcd_server_leader_changes_seen_total",
             "The number of leader changes seen.",
+            registry=registry,
+        )
+        self.proposals_failed = Counter(
+            "etcd_server_proposals_failed_total",
+            "The total number of failed proposals seen.",
+            registry=registry,
+        )
+        self.slow_apply = Counter(
+            "etcd_server_slow_apply_total",
+            "The total number of slow apply requests (likely overloaded from slow disk).",
+            registry=registry,
+        )
+        self.slow_reads = Counter(
+            "etcd_server_slow_read_indexes_total",
+            "The total number of pending read indexes not in sync with leader's or timed out read "
+            "index requests.",
+            registry=registry,
+        )
+        self.reads_failed = Counter(
+            "etcd_server_read_indexes_failed_total",
+            "The total number of failed read indexes seen.",
             registry=registry,
         )
         self.long_loop_turns = Counter(

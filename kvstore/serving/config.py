@@ -91,6 +91,8 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
     name = settings.text("name")
     if not name:
         raise UsageError("--name must not be empty")
+    if "=" in name or "," in name:
+        raise UsageError(f"--name is {name!r}, but '=' and ',' separate names in --initial-cluster")
     data_dir = Path(settings.text("data-dir").replace("${name}", name))
     if not settings.text("data-dir"):
         raise UsageError("--data-dir must not be empty")
@@ -100,6 +102,12 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
     if not listen_peer_urls:
         raise UsageError("--listen-peer-urls must name at least one URL")
     advertise_peer = _advertised(settings, "initial-advertise-peer-urls")
+    for flag, urls in (
+        ("listen-peer-urls", listen_peer_urls),
+        ("initial-advertise-peer-urls", advertise_peer),
+    ):
+        if any(url.startswith("unix") for url in urls):
+            raise UsageError(f"{settings.origin(flag)}: members reach each other by TCP alone")
     advertise_client = _advertised(settings, "advertise-client-urls")
     if "listen-client-urls" in settings.given and "advertise-client-urls" not in settings.given:
         raise UsageError(

@@ -364,7 +364,7 @@ _OBSERVING = (
         DURATION,
         "100ms",
         "An apply that takes longer is logged.",
-        "applying goes in short slices, and a turn of more than 50 ms is always logged",
+        "the limit is fixed: etcd_server_slow_apply_total counts those over 100 ms",
         aliases=("experimental-warning-apply-duration",),
     ),
     harmless(

@@ -48,18 +48,6 @@ class NodeReadings:
         return len(self._node.running.core.proposals)
 
     @property
-    def failed_proposals(self) -> int:
-        return self._node.running.core.failed_proposals
-
-    @property
-    def slow_reads(self) -> int:
-        return self._node.running.core.rounds.slow
-
-    @property
-    def failed_reads(self) -> int:
-        return self._node.running.core.rounds.failed
-
-    @property
     def remote_members(self) -> Sequence[int]:
         return [member for member in self._node.machine.members if member != self.member_id]
 

@@ -6,7 +6,7 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from kvstore.gateways.http.facade import Node, Status
@@ -98,24 +98,6 @@ _GAUGES: tuple[tuple[str, str, Reading], ...] = (
     ("kvstore_leases", "Leases that exist.", lambda node, _: node.lease_count),
 )
 
-_COUNTERS: tuple[tuple[str, str, Reading], ...] = (
-    (
-        "etcd_server_proposals_failed",
-        "The total number of failed proposals seen.",
-        lambda node, _: node.failed_proposals,
-    ),
-    (
-        "etcd_server_slow_read_indexes",
-        "The total number of read confirmations that had to be asked for again.",
-        lambda node, _: node.slow_reads,
-    ),
-    (
-        "etcd_server_read_indexes_failed",
-        "The total number of failed read indexes seen.",
-        lambda node, _: node.failed_reads,
-    ),
-)
-
 
 def _labelled(
     name: str, text: str, labels: Sequence[str], rows: Iterable[Sequence[str]]
@@ -145,8 +127,6 @@ class NodeCollector(_Quiet):
         status = node.status()
         for name, text, reading in _GAUGES:
             yield GaugeMetricFamily(name, text, value=reading(node, status))
-        for name, text, reading in _COUNTERS:
-            yield CounterMetricFamily(name, text, value=reading(node, status))
         member = f"{node.member_id:x}"
         yield _labelled(
             "etcd_server_id", "Server or member ID in hexadecimal.", ["server_id"], [[member]]

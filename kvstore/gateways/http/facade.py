@@ -76,18 +76,6 @@ class Node(Protocol):
         """Changes handed in here that are not applied yet."""
 
     @property
-    def failed_proposals(self) -> int:
-        """Changes that were refused, dropped or timed out since the start."""
-
-    @property
-    def slow_reads(self) -> int:
-        """Confirmations of a linearizable read that had to be asked for again."""
-
-    @property
-    def failed_reads(self) -> int:
-        """Linearizable reads that could not be confirmed."""
-
-    @property
     def remote_members(self) -> Sequence[int]:
         """Ids of all other members."""
 

@@ -77,9 +77,6 @@ class FakeNode:
     compact_revision: int = 50
     cluster_version: str = "3.6.0"
     pending_proposals: int = 4
-    failed_proposals: int = 6
-    slow_reads: int = 8
-    failed_reads: int = 9
     remote_members: Sequence[int] = (0xB, 0xC)
     connected_members: Sequence[int] = (0xB,)
     lease_count: int = 3
@@ -318,9 +315,6 @@ def test_metrics_have_the_starred_names_and_true_values() -> None:
         ("etcd_server_proposals_committed_total", 42),
         ("etcd_server_proposals_applied_total", 41),
         ("etcd_server_proposals_pending", 4),
-        ("etcd_server_proposals_failed_total", 6),
-        ("etcd_server_slow_read_indexes_total", 8),
-        ("etcd_server_read_indexes_failed_total", 9),
         ("etcd_server_quota_backend_bytes", 2000),
         ("etcd_mvcc_db_total_size_in_bytes", 1000),
         ("etcd_mvcc_db_total_size_in_use_in_bytes", 600),

@@ -116,6 +116,8 @@ def test_a_whole_member_of_three() -> None:
         (["--metrics=all"], "basic or extensive"),
         (["--transport=quic"], "auto or grpcio or native"),
         (["--name="], "must not be empty"),
+        (["--name=a=b"], "separate names"),
+        (["--listen-peer-urls=unix:///run/peer.sock"], "by TCP alone"),
         (["--data-dir="], "must not be empty"),
         (["--snapshot-count=0"], "at least 1"),
         (["--max-txn-ops=0"], "at least 1"),

@@ -129,7 +129,7 @@ def test_a_server_answers_and_stops_when_told(log: Log, tmp_path: Path) -> None:
             async with session.get(f"http://{http}/health") as answer:
                 assert await answer.text() == '{"health":"true","reason":""}'
             async with session.get(f"http://{http}/version") as answer:
-                assert '"etcdcluster":"3.6.0"' in await answer.text()
+                assert '"etcdserver":"3.6.0"' in await answer.text()
             async with session.get(f"http://{http}/metrics") as answer:
                 text = await answer.text()
         method = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
