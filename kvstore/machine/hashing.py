@@ -126,17 +126,17 @@ def hash_state(txn: ReadTxn, compact: int) -> Job[int]:
 
 
 def _hash_versions(txn: ReadTxn, compact: int, crc: int) -> Job[int]:
-    """Adds all version records that stay, with their pairs."""
+    """Adds the version records with their pairs, but none that is superseded at `compact`."""
     settled = b""
     parts: list[bytes] = []
     for record_key, record in txn.scan(KEYS):
         ordered = record_key[:-STAMP_BYTES]
-        version = Version.read(record_key, record)
-        if version.main < compact and ordered == settled:
+        if ordered == settled:
             continue
+        version = Version.read(record_key, record)
         if version.main <= compact:
             settled = ordered
-            if not record and version.main < compact:
+            if not record:
                 continue
         parts += (record_key, record, txn.get(REVISIONS, version.key) or b"")
         if len(parts) > 3 * SLICE_VALUES:
