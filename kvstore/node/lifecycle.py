@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING
 from kvstore.machine import Machine, Member, View
 from kvstore.node.bootstrap import Opened, open_member
 from kvstore.node.errors import StopKind, StopReason
+from kvstore.node.lease_calls import LeaseCalls
 from kvstore.node.limits import STOP_TRANSFER_S, SWEEP_SLICE_REVISIONS
 from kvstore.node.loop import MemberLoop
 from kvstore.node.maintenance import Duties
-from kvstore.node.member import MemberCore, Timing
+from kvstore.node.member import MemberCore
 from kvstore.node.members import MemberChanges
 from kvstore.node.proposals import RequestIds
 from kvstore.node.remote import Handler, LeaderCalls, answer_call
 from kvstore.node.snapshots import Snapshots
 from kvstore.node.swaps import StoreSwaps
 from kvstore.node.threads import Worker
+from kvstore.node.timing import Timing
 from kvstore.node.transport import Cluster, LocalMember, PeerNetwork
 from kvstore.storage.store import Store
 from kvstore.watch.hub import WatchHub
@@ -92,6 +94,7 @@ class Running:
         self._install: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
         self.changes = MemberChanges(node, time.time)
+        self.leases = LeaseCalls(node)
         self.peers = network.connect(self._local(node, opened))
         self.core = self._build_core(node, opened)
         self.loop = MemberLoop(
@@ -155,7 +158,7 @@ class Running:
         return core
 
     def _local(self, node: Node, opened: Opened) -> LocalMember:
-        table = {**node.answer_table(), **self.changes.answer_table()}
+        table = {**self.leases.answer_table(), **self.changes.answer_table()}
 
         def answering(handler: Handler) -> Callable[[bytes], Awaitable[bytes]]:
             return lambda payload: answer_call(handler, payload)

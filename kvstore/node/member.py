@@ -32,7 +32,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kvstore.errors import (
@@ -40,9 +39,6 @@ from kvstore.errors import (
     PROPOSAL_DROPPED,
     REQUEST_TOO_LARGE,
     STOPPED,
-    TIMEOUT,
-    TIMEOUT_CONNECTION_LOST,
-    TIMEOUT_LEADER_FAILURE,
     TOO_MANY_REQUESTS,
     EtcdError,
 )
@@ -50,9 +46,10 @@ from kvstore.machine import Machine
 from kvstore.machine.command import CommandKind, encode, expiry_payload
 from kvstore.node.applying import Applier
 from kvstore.node.leasing import Lessor
-from kvstore.node.limits import MAX_APPLY_LAG_ENTRIES, REQUEST_TIMEOUT_BASE_S
+from kvstore.node.limits import MAX_APPLY_LAG_ENTRIES
 from kvstore.node.proposals import Done, Pending, Proposals, RequestIds
 from kvstore.node.reads import Reading, ReadJobs, ReadRounds
+from kvstore.node.timing import Timing, timeout_error
 from kvstore.storage.wal import WalBatch
 from kvstore.watch.hub import WatchHub
 from raft.errors import ConfChangeRefused, ProposalDropped
@@ -60,7 +57,7 @@ from raft.messages import Message
 from raft.node import Persist, RaftNode
 from raft.types import NO_NODE, ConfChange, Entry, HardState, Role
 
-__all__ = ("LogWriter", "MemberCore", "Timing", "Work")
+__all__ = ("LogWriter", "MemberCore", "Work")
 
 _LOG = logging.getLogger(__name__)
 _READY_ROUNDS = 8
@@ -68,29 +65,6 @@ _READY_ROUNDS = 8
 
 LogWriter = Callable[[HardState | None, Sequence[Entry]], WalBatch]
 """Turns a hard state and entries into bytes for the WAL (Wal.encode): pure, keeps the chain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The time constants of one member."""
-
-    tick_ms: int
-    election_ticks: int
-
-    @property
-    def tick_s(self) -> float:
-        """Seconds between two ticks; the leader sends heartbeats this often."""
-        return self.tick_ms / 1000
-
-    @property
-    def election_s(self) -> float:
-        """The election timeout in seconds."""
-        return self.tick_s * self.election_ticks
-
-    @property
-    def request_s(self) -> float:
-        """How long a request may wait for its outcome."""
-        return REQUEST_TIMEOUT_BASE_S + 2 * self.election_s
 
 
 class Work(NamedTuple):
@@ -437,30 +411,12 @@ class MemberCore:
         return more
 
     def _timeout_error(self, pending: Pending) -> EtcdError:
-        """Which of the timeouts this is: a client learns from it what was wrong."""
-        election_s = self.timing.election_s
-        if self.leader_seen_at - 2 * election_s < pending.started < self.leader_seen_at:
-            return TIMEOUT_LEADER_FAILURE
-        if self.leader_id == NO_NODE:
-            return TIMEOUT
-        if self.is_leader:
-            if not self._connected_to_quorum_since(pending.started):
-                return TIMEOUT_CONNECTION_LOST
-        elif not self._connected_since_time(self.leader_id, pending.started):
-            return TIMEOUT_CONNECTION_LOST
-        return TIMEOUT
-
-    def _connected_since_time(self, peer: int, moment: float) -> bool:
-        since = self._connected_since(peer)
-        return since is not None and since <= moment
-
-    def _connected_to_quorum_since(self, moment: float) -> bool:
-        voters = self.raft.conf.voters
-        connected = sum(
-            1
-            for voter in voters
-            if voter == self.member_id or self._connected_since_time(voter, moment)
+        return timeout_error(
+            pending.started,
+            own_id=self.member_id,
+            leader_id=self.leader_id,
+            leader_seen_at=self.leader_seen_at,
+            election_s=self.timing.election_s,
+            voters=self.raft.conf.voters,
+            connected_since=self._connected_since,
         )
-        return connected > len(voters) // 2
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from kvstore import errors
@@ -27,7 +27,7 @@ from kvstore.node.maintenance import CLUSTER_VERSION
 from kvstore.node.members import MemberChanges
 from kvstore.node.proposals import Done
 from kvstore.node.reads import Reading
-from kvstore.node.remote import RENEW, TIMES, LeaderCalls
+from kvstore.node.remote import LeaderCalls
 from kvstore.node.streams import range_chunks, snapshot_chunks
 from kvstore.node.transport import PeerNetwork
 from kvstore.pb import rpc_pb2
@@ -295,70 +295,11 @@ class Node:
 
     def lease_keep_alive(self, lease_id: int, done: Done) -> None:
         """Renews a lease, here or at the leader; `done` gets the TTL, 0 if there is none."""
-        running = self.running
-        if self.stopped:
-            done(None, errors.STOPPED)
-        elif running.core.is_leader:
-            running.core.renew_leases(((lease_id, done),))
-            running.loop.wake()
-        else:
-            running.calls.renew(lease_id, done)
-            running.loop.wake()
+        self.running.leases.keep_alive(lease_id, done)
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimes:
         """Remaining and granted time, as the leader counts it; ttl -1 when there is none."""
-        if self.is_leader:
-            return await self.own_lease_times(lease_id, keys)
-        answer = await self.calls.ask_leader(TIMES, [lease_id, keys])
-        return LeaseTimes(*answer)
-
-    async def own_lease_times(self, lease_id: int, keys: bool) -> LeaseTimes:
-        """The leader's answer to `lease_time_to_live`; LEADER_CHANGED elsewhere."""
-
-        def reading(view: View) -> Any:
-            if not keys:
-                return []
-            return (yield from view.lease_keys(lease_id))
-
-        attached = await self.reading(reading, linearizable=True)
-        core = self.running.core
-        if not core.lessor.primary:
-            raise errors.LEADER_CHANGED
-        remaining = core.lessor.remaining_s(lease_id, core.clock())
-        lease = core.machine.leases.get(lease_id)
-        if remaining is None or lease is None:
-            return LeaseTimes(-1, 0, [])
-        return LeaseTimes(int(remaining), lease.ttl_s, attached)
-
-    async def own_renewals(self, lease_ids: list[int]) -> list[int]:
-        """The leader's answer to a follower's batch of keep-alives: a TTL for each."""
-        core = self.running.core
-        if not core.is_leader:
-            raise errors.NOT_PRIMARY_LESSOR
-        if not lease_ids:
-            return []
-
-        outcomes: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        ttls: list[int] = [0] * len(lease_ids)
-        missing = len(lease_ids)
-
-        def collect(position: int) -> Done:
-            def done(ttl: Any, error: EtcdError | None) -> None:
-                nonlocal missing
-                missing -= 1
-                if error is not None:
-                    if not outcomes.done():
-                        outcomes.set_exception(EtcdError(error.code, error.message))
-                    return
-                ttls[position] = ttl
-                if missing == 0 and not outcomes.done():
-                    outcomes.set_result(ttls)
-
-            return done
-
-        core.renew_leases([(lease_id, collect(n)) for n, lease_id in enumerate(lease_ids)])
-        self.running.loop.wake()
-        return await outcomes
+        return await self.running.leases.times(lease_id, keys)
 
     # ---- members ---------------------------------------------------------------------------
 
@@ -439,15 +380,3 @@ class Node:
     def free_disk_bytes(self) -> int:
         """Space left on the file system of the data directory."""
         return self.running.free_disk_bytes()
-
-    def answer_table(self) -> dict[str, Callable[[Any], Awaitable[Any]]]:
-        """What other members may ask about leases; names are `kvstore.node.remote`'s."""
-
-        async def renewals(question: Any) -> Any:
-            return await self.own_renewals(list(question))
-
-        async def times(question: Any) -> Any:
-            lease_id, keys = question
-            return list(await self.own_lease_times(int(lease_id), bool(keys)))
-
-        return {RENEW: renewals, TIMES: times}

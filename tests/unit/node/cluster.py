@@ -14,8 +14,9 @@ import msgpack
 
 from kvstore.errors import EtcdError
 from kvstore.machine import CommandKind, Machine, Member, View
-from kvstore.node.member import MemberCore, Timing
+from kvstore.node.member import MemberCore
 from kvstore.node.proposals import RequestIds
+from kvstore.node.timing import Timing
 from kvstore.pb import rpc_pb2
 from kvstore.storage.wal import WalBatch
 from kvstore.watch.hub import WatchHub

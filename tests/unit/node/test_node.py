@@ -91,7 +91,7 @@ async def test_a_node_that_missed_too_much_is_sent_a_snapshot(tmp_path: Path) ->
 async def test_without_a_quorum_requests_end_in_time_and_local_reads_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvstore.node.member.REQUEST_TIMEOUT_BASE_S", 0.5)
+    monkeypatch.setattr("kvstore.node.timing.REQUEST_TIMEOUT_BASE_S", 0.5)
     async with running(tmp_path, "a", "b", "c") as nodes:
         leader = await nodes.leader()
         await put(leader, b"k")
