@@ -39,6 +39,7 @@ from kvstore.node.errors import (
     StopReason,
 )
 from kvstore.node.node import Node
+from kvstore.node.peers import TcpNetwork
 from kvstore.serving.binding import bind_all, socket_address
 from kvstore.serving.config import ServerConfig
 from kvstore.serving.exits import ExitCode, ServerStopError
@@ -75,13 +76,21 @@ GC_THRESHOLDS = (50_000, 20, 100)
 what lives long is frozen out of their sight after the start."""
 
 T = TypeVar("T")
+_STARTUP_CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
+    ((DirectoryLocked,), ExitCode.DATA_DIR),
+    ((WalCorrupt, WalMissing, SnapshotCorrupt, StoreCorrupt), ExitCode.CORRUPT),
+    ((DiskFailed, StoreFailed, StoreFull), ExitCode.DISK_FAILED),
+    ((ForeignDataDir,), ExitCode.OTHER_CLUSTER),
+    ((OSError,), ExitCode.FAILED),
+    ((BadConfiguration,), ExitCode.USAGE),
+)
+"""Causes of a failed start, the most telling first, and their exit codes."""
+
 MakeNode = Callable[[NodeConfig, Metrics], Node]
 
 
 def over_tcp(config: NodeConfig, metrics: Metrics) -> Node:
     """A node that reaches its peers as a server does."""
-    from kvstore.peers import TcpNetwork
-
     return Node(config, metrics, network=TcpNetwork())
 
 
@@ -129,6 +138,7 @@ class _Server:
         self._api: Api | None = None
         self._http: list[HttpServer] = []
         self._front: Front | None = None
+        self._node_started = False
         self._opened = contextlib.ExitStack()
 
     async def start(self) -> bool:
@@ -144,6 +154,7 @@ class _Server:
             self._opened.callback(socket.close)
         _prepare_directory(config.node.data_dir)
         await self._start_node()
+        self._node_started = True
         readings = NodeReadings(self.node)
         registry = self._metrics.registry
         self._api = build_api(self.node)
@@ -184,7 +195,8 @@ class _Server:
             self._api.health.set_serving(False)
         if self._front is not None:
             await self._front.stop(grace_s)
-        await self.node.stop()
+        if self._node_started:
+            await self.node.stop()
         for server in self._http:
             await server.stop()
         self._opened.close()
@@ -276,21 +288,15 @@ def _prepare_directory(path: Path) -> None:
 
 
 def _startup_code(error: BaseException) -> ExitCode:
-    """The exit code of a member that cannot start, by what lies at the bottom of its error."""
+    """The exit code of a member that cannot start, by what lies behind its error."""
+    causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
-        match cause:
-            case BadConfiguration():
-                return ExitCode.USAGE
-            case ForeignDataDir():
-                return ExitCode.OTHER_CLUSTER
-            case DirectoryLocked():
-                return ExitCode.DATA_DIR
-            case WalCorrupt() | WalMissing() | SnapshotCorrupt() | StoreCorrupt():
-                return ExitCode.CORRUPT
-            case DiskFailed() | StoreFailed() | StoreFull():
-                return ExitCode.DISK_FAILED
+        causes.append(cause)
         cause = cause.__cause__
+    for kinds, code in _STARTUP_CODES:
+        if any(isinstance(each, kinds) for each in causes):
+            return code
     return ExitCode.FAILED
 
 

@@ -88,7 +88,7 @@ def markdown() -> str:
     lines += [
         _row("128 + signal", "a second SIGTERM or SIGINT while stopping: ended at once"),
         "",
-        "On its way out the server says why in one sentence, the last line of its log.",
+        "Before it ends the server says why, in one sentence of its log.",
         "",
     ]
     return "\n".join(lines)

@@ -96,6 +96,10 @@ def test_the_command_line_of_a_member_is_accepted_by_serve(tmp_path: Path) -> No
             b'{"level":"warn","ts":"2026-01-02T03:04:05.678901Z","msg":"slow","urls":["x","y"]}',
             "n1  03:04:05.678  warn: slow  (urls=x y)",
         ),
+        (
+            b'{"level":"error","ts":"2026-01-02T03:04:05.678901Z","msg":"x","error":"a\\n  b"}',
+            "n1  03:04:05.678  error: x\nn1    a\nn1      b",
+        ),
         (b"Traceback (most recent call last):\n", "n1  Traceback (most recent call last):"),
         (b"[1, 2]\n", "n1  [1, 2]"),
         (b"\x1b[2Jboo\xff\n", "n1  ?[2Jboo\ufffd"),
