@@ -2,7 +2,8 @@
 
 Hot paths touch only what must be counted as it happens (histograms, counters). Everything that
 is a reading of present state (revision, leader, sizes) is asked for at scrape time by the
-collectors that `gateways.http` registers.
+collectors that `gateways.http` registers; so are gRPC calls, which are counted as plain integers
+(`kvstore.api.counting`).
 """
 
 from __future__ import annotations
@@ -122,40 +123,5 @@ class Metrics:
         self.long_loop_turns = Counter(
             "kvstore_long_loop_turns_total",
             "Turns of the event loop that took more than 50 ms.",
-            registry=registry,
-        )
-        labels = ["grpc_type", "grpc_service", "grpc_method"]
-        self.grpc_started = Counter(
-            "grpc_server_started_total",
-            "Total number of RPCs started on the server.",
-            labels,
-            registry=registry,
-        )
-        self.grpc_handled = Counter(
-            "grpc_server_handled_total",
-            "Total number of RPCs completed on the server, regardless of success or failure.",
-            [*labels, "grpc_code"],
-            registry=registry,
-        )
-        self.grpc_received = Counter(
-            "grpc_server_msg_received_total",
-            "Total number of RPC stream messages received on the server.",
-            labels,
-            registry=registry,
-        )
-        self.grpc_sent = Counter(
-            "grpc_server_msg_sent_total",
-            "Total number of gRPC stream messages sent by the server.",
-            labels,
-            registry=registry,
-        )
-        self.client_received_bytes = Counter(
-            "etcd_network_client_grpc_received_bytes_total",
-            "The total number of bytes received from grpc clients.",
-            registry=registry,
-        )
-        self.client_sent_bytes = Counter(
-            "etcd_network_client_grpc_sent_bytes_total",
-            "The total number of bytes sent to grpc clients.",
             registry=registry,
         )
