@@ -102,6 +102,8 @@ class Cluster:
                 f"--initial-cluster-token={directory.name}",
                 f"--heartbeat-interval={HEARTBEAT_MS}",
                 f"--election-timeout={ELECTION_MS}",
+                # Members may be added before all have been connected for five seconds.
+                "--strict-reconfig-check=false",
             ]
             self.servers.append(Server(name, directory, port, argv))
 
