@@ -10,7 +10,7 @@ l2=$!
 sleep 0.4
 t get mutex2 --prefix --keys-only | sed 's|/.*||'
 wc -l <l2
-kill -INT $l1
+kill -TERM $l1
 wait $l2
 cat l2
 bg e1 elect leader one
@@ -21,7 +21,7 @@ listener=$!
 sleep 0.5
 kill $listener 2>/dev/null
 t get leader --prefix --print-value-only
-kill -INT $e1
+kill -TERM $e1
 wait $e1
 sed -n 2p e1
 t get leader --prefix
