@@ -14,12 +14,13 @@ import msgpack
 
 from kvstore.errors import EtcdError
 from kvstore.machine import CommandKind, Machine, Member, View
-from kvstore.node.member import MemberCore, Timing
+from kvstore.node.member import MemberCore
 from kvstore.node.proposals import RequestIds
+from kvstore.node.timing import Timing
 from kvstore.pb import rpc_pb2
 from kvstore.storage.wal import WalBatch
 from kvstore.watch.hub import WatchHub
-from raft.messages import InstallSnapshot, Message, from_wire, to_wire
+from raft.messages import Message, from_wire, to_wire
 from raft.node import Config, Persist, RaftNode
 from raft.types import Entry, HardState, Role, SnapshotMeta
 

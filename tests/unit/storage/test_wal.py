@@ -211,11 +211,12 @@ def test_after_a_failure_the_log_refuses_everything(disk: FakeDisk, wal: Wal, st
     with pytest.raises(DiskFailed, match="made to fail"):  # noqa: PT012
         for batch in batches:
             wal.write(batch, True)
-    for use in (
+    uses: tuple[Callable[[], None], ...] = (
         lambda: wal.write(wal.encode(None, []), True),
         lambda: wal.release(1),
         lambda: wal.reset(9, 1, HardState(1, 1, 9)),
-    ):
+    )
+    for use in uses:
         with pytest.raises(DiskFailed, match="an earlier operation failed"):
             use()
     before = disk.steps
