@@ -10,7 +10,13 @@ import pytest
 from kvstore.storage.disk import OsDisk
 from kvstore.storage.errors import DiskFailed, WalCorrupt, WalExists, WalMissing
 from kvstore.storage.wal import Recovered, Wal, WalIdentity, log_exists
-from kvstore.storage.wal_format import HEADER_BYTES, RecordKind, build_record
+from kvstore.storage.wal_format import (
+    HEADER_BYTES,
+    RecordKind,
+    build_batch,
+    build_record,
+    read_head,
+)
 from raft.types import Entry, EntryKind, HardState
 
 from .fake_disk import FakeDisk
@@ -355,6 +361,53 @@ def test_a_value_of_zeros_does_not_make_damage_look_torn() -> None:
     disk.content(path)[HEADER_BYTES + 60] ^= 1
     with pytest.raises(WalCorrupt, match="does not match its checksum"):
         Wal.open(disk, DIRECTORY, keep_after=0)
+
+
+def test_a_missing_sector_is_not_torn_if_what_follows_is_damaged_too() -> None:
+    disk = FakeDisk()
+    wal = Wal.create(disk, DIRECTORY, IDENTITY, segment_bytes=16 * 1024)
+    write(wal, entries(1, 1, size_bytes=2000))
+    write(wal, entries(2, 2))
+    path = DIRECTORY / disk.list(DIRECTORY)[0]
+    content = disk.content(path)
+    content[HEADER_BYTES + 512 : HEADER_BYTES + 1024] = bytes(512)
+    content[HEADER_BYTES + 5 * 512 + 10] ^= 1
+    with pytest.raises(WalCorrupt):
+        Wal.open(disk, DIRECTORY, keep_after=0)
+
+
+def test_a_lost_write_at_the_end_of_an_earlier_segment_is_corrupt(disk: FakeDisk, wal: Wal) -> None:
+    write(wal, entries(1, 1, size_bytes=2000))
+    write(wal, [], HardState(7, 3, 1))
+    write(wal, entries(2, 2, size_bytes=2000))
+    wal.close()
+    first, second = disk.list(DIRECTORY)
+    content = disk.content(DIRECTORY / first)
+    end = len(content.rstrip(b"\0")) // 512 * 512
+    content[end : end + 512] = bytes(512)  # the vote is gone, as if never written
+    with pytest.raises(WalCorrupt, match="records are missing between") as caught:
+        Wal.open(disk, DIRECTORY, keep_after=0)
+    assert caught.value.path == DIRECTORY / second
+
+
+@pytest.mark.parametrize("length", range(1, 1100, 7))
+@pytest.mark.parametrize("zeros", [0, 1, 5, 600, 1100])
+def test_a_batch_knows_its_own_zero_sectors(length: int, zeros: int) -> None:
+    records = (b"x" * length)[: max(length - zeros, 0)].ljust(length, b"\0")
+    batch = build_batch(records, crc=1, seed=2, position=512, synced=512)
+    head = read_head(bytes(512) + batch, 512, 2)
+    assert head is not None
+    assert len(batch) % 512 == 0
+    sectors = [batch[at : at + 512] for at in range(0, len(batch), 512)]
+    assert head.zero_sectors == sectors.count(bytes(512))
+
+
+def test_a_batch_head_counts_only_in_its_place() -> None:
+    batch = build_batch(b"records", crc=1, seed=2, position=512, synced=512)
+    assert read_head(bytes(512) + batch, 512, 2) is not None
+    assert read_head(bytes(1024) + batch, 1024, 2) is None, "another place"
+    assert read_head(bytes(512) + batch, 512, 3) is None, "another segment"
+    assert read_head(bytes(512) + batch[:30], 512, 2) is None, "cut"
 
 
 def test_damage_before_the_last_segment_is_never_torn(disk: FakeDisk, wal: Wal) -> None:
