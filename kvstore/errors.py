@@ -15,6 +15,7 @@ __all__ = (
     "CATALOGUE",
     "Code",
     "EtcdError",
+    "lookup",
 )
 
 
@@ -175,3 +176,22 @@ ELECTION_NOT_LEADER = _error(Code.UNKNOWN, "election: not leader")
 ELECTION_NO_LEADER = _error(Code.UNKNOWN, "election: no leader")
 ELECTION_LEADER_FIELD = _error(Code.UNKNOWN, '"leader" field must be provided')
 MUTEX_SESSION_EXPIRED = _error(Code.UNKNOWN, "mutex: session is expired")
+
+
+_LONG_FORM = " desc = "
+"""Go prints a status inside a text as `rpc error: code = X desc = MESSAGE`."""
+
+
+def lookup(code: int, message: str) -> EtcdError | None:
+    """The catalogue entry that a status (`code`, `message`) from the wire means, if any.
+
+    The message decides: several codes changed between etcd releases while the texts stayed, and
+    a text may arrive in Go's long form (`cancel_reason` of a watch does). An entry is returned
+    only if `code` is not OK.
+    """
+    if code == Code.OK:
+        return None
+    entry = CATALOGUE.get(message)
+    if entry is None and message.startswith("rpc error: "):
+        entry = CATALOGUE.get(message.partition(_LONG_FORM)[2])
+    return entry

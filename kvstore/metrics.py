@@ -1,13 +1,20 @@
 """All metrics of a member under etcd's names, in one registry.
 
 Hot paths touch only what must be counted as it happens (histograms, counters). Everything that
-is a reading of present state (revision, leader, sizes) is asked for at scrape time by the
-collectors that `gateways.http` registers.
+is a reading of present state (revision, leader, sizes) is asked for at scrape time by collectors:
+those of `gateways.http.collectors` for the member, that of the API for gRPC calls.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 __all__ = ("Metrics", "exponential")
 
@@ -21,6 +28,8 @@ class Metrics:
     """One member's instruments. Attribute names say what is measured, units last."""
 
     def __init__(self) -> None:
+        # etcd exports no `…_created` series, and they would double the number of lines.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
         milliseconds = exponential(0.001, 2, 14)
         self.wal_fsync_seconds = Histogram(
@@ -101,7 +110,8 @@ class Metrics:
         )
         self.heartbeat_send_failures = Counter(
             "etcd_server_heartbeat_send_failures_total",
-            "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+            "The total number of leader heartbeat send failures "
+            "(likely overloaded from slow disk).",
             registry=registry,
         )
         self.slow_apply = Counter(
@@ -111,7 +121,8 @@ class Metrics:
         )
         self.slow_reads = Counter(
             "etcd_server_slow_read_indexes_total",
-            "The total number of pending read indexes not in sync with leader's or timed out read index requests.",
+            "The total number of pending read indexes not in sync with leader's or timed out read "
+            "index requests.",
             registry=registry,
         )
         self.reads_failed = Counter(
@@ -124,38 +135,20 @@ class Metrics:
             "Turns of the event loop that took more than 50 ms.",
             registry=registry,
         )
-        labels = ["grpc_type", "grpc_service", "grpc_method"]
-        self.grpc_started = Counter(
-            "grpc_server_started_total",
-            "Total number of RPCs started on the server.",
-            labels,
+        self.health_check = Gauge(
+            "etcd_server_healthcheck",
+            "The result of each kind of healthcheck.",
+            ["type", "name"],
             registry=registry,
         )
-        self.grpc_handled = Counter(
-            "grpc_server_handled_total",
-            "Total number of RPCs completed on the server, regardless of success or failure.",
-            [*labels, "grpc_code"],
+        self.health_checks = Counter(
+            "etcd_server_healthchecks_total",
+            "The total number of each kind of healthcheck.",
+            ["type", "name", "status"],
             registry=registry,
         )
-        self.grpc_received = Counter(
-            "grpc_server_msg_received_total",
-            "Total number of RPC stream messages received on the server.",
-            labels,
-            registry=registry,
-        )
-        self.grpc_sent = Counter(
-            "grpc_server_msg_sent_total",
-            "Total number of gRPC stream messages sent by the server.",
-            labels,
-            registry=registry,
-        )
-        self.client_received_bytes = Counter(
-            "etcd_network_client_grpc_received_bytes_total",
-            "The total number of bytes received from grpc clients.",
-            registry=registry,
-        )
-        self.client_sent_bytes = Counter(
-            "etcd_network_client_grpc_sent_bytes_total",
-            "The total number of bytes sent to grpc clients.",
-            registry=registry,
-        )
+        self.health_successes = 0
+        """Answers of /health that said well (a collector exports it under etcd's odd name)."""
+        self.health_failures = 0
+        """Answers of /health that said unwell."""
+        ProcessCollector(registry=registry)

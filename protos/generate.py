@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent / "kvstore" / "pb"
-PROTOS = ("kv", "auth", "rpc", "v3lock", "v3election", "health")
+PROTOS = ("kv", "auth", "rpc", "v3lock", "v3election", "health", "reflection")
 
 
 def compile_protos(out: Path) -> None:

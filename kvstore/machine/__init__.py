@@ -1,1 +1,50 @@
 """The replicated state machine: MVCC keys, txns, leases, members, alarms."""
+
+from kvstore.machine.apply import ApplyBatch
+from kvstore.machine.command import (
+    Command,
+    CommandError,
+    CommandKind,
+    decode,
+    encode,
+    expiry_payload,
+    member_attributes_payload,
+)
+from kvstore.machine.config import MachineConfig
+from kvstore.machine.draft import Lease
+from kvstore.machine.hashing import HashAnswer
+from kvstore.machine.jobs import Job, run
+from kvstore.machine.machine import Machine
+from kvstore.machine.membership import ConfContext, Member
+from kvstore.machine.meta import FormatError
+from kvstore.machine.quota import cost_bytes
+from kvstore.machine.ranges import RangeAnswer
+from kvstore.machine.results import DELETE, PUT, Change, Result
+from kvstore.machine.view import View
+
+__all__ = (
+    "DELETE",
+    "PUT",
+    "ApplyBatch",
+    "Change",
+    "Command",
+    "CommandError",
+    "CommandKind",
+    "ConfContext",
+    "FormatError",
+    "HashAnswer",
+    "Job",
+    "Lease",
+    "Machine",
+    "MachineConfig",
+    "Member",
+    "RangeAnswer",
+    "Result",
+    "View",
+    "cost_bytes",
+    "decode",
+    "encode",
+    "expiry_payload",
+    "member_attributes_payload",
+    "run",
+)

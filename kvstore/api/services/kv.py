@@ -1,0 +1,105 @@
+"""The KV service: from request bytes to the node and back, without tasks or response objects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from kvstore.api import validation
+from kvstore.api.call import Call, MethodTable
+from kvstore.api.encoding import length_delimited
+from kvstore.api.facade import Answer, Done, Node, Write
+from kvstore.api.guard import Guard
+from kvstore.api.quota import Quota
+from kvstore.errors import NOT_SUPPORTED_FOR_LEARNER, EtcdError
+from kvstore.pb import rpc_pb2
+
+__all__ = ("KVService",)
+
+_SERVICE = "/etcdserverpb.KV/"
+
+
+class KVService:
+    """Range, RangeStream, Put, DeleteRange, Txn, Compact."""
+
+    def __init__(self, node: Node, guard: Guard, quota: Quota) -> None:
+        self._node = node
+        self._guard = guard
+        self._quota = quota
+        self._max_request_bytes = node.config.max_request_bytes
+        self._max_txn_ops = node.config.max_txn_ops
+
+    def register(self, table: MethodTable) -> None:
+        """Adds the service's methods."""
+        guard = self._guard
+        table.unary(_SERVICE + "Range", self.range)  # checks learners itself: see there
+        table.unary(_SERVICE + "Put", guard.unary(self.put))
+        table.unary(_SERVICE + "DeleteRange", guard.unary(self.delete_range))
+        table.unary(_SERVICE + "Txn", guard.unary(self.txn))
+        table.unary(_SERVICE + "Compact", guard.unary(self.compact))
+        table.stream(_SERVICE + "RangeStream", guard.stream(self.range_stream))
+
+    def _answers(self, call: Call) -> Done:
+        """The callback that ends a call with what the node says."""
+        header = self._node.header
+
+        def done(answer: Answer, error: EtcdError | None) -> None:
+            if error is None:
+                call.reply(header(answer.revision) + answer.body)
+            else:
+                call.fail(error)
+
+        return done
+
+    def range(self, call: Call) -> None:
+        """A learner serves it when the request asks for a local read."""
+        request = validation.parse(rpc_pb2.RangeRequest, call.payload)
+        if self._node.is_learner and not request.serializable:
+            raise NOT_SUPPORTED_FOR_LEARNER
+        self._guard.admit("unary", call.metadata)
+        validation.check_range(request)
+        self._node.range(request, self._answers(call))
+
+    def put(self, call: Call) -> None:
+        """The request's own bytes become the log entry."""
+        payload = call.payload
+        request = validation.parse(rpc_pb2.PutRequest, payload)
+        self._quota.check(validation.put_cost(request))
+        validation.check_put(request)
+        self._write(Write.PUT, call)
+
+    def delete_range(self, call: Call) -> None:
+        """Always allowed to run when the quota is used up: it frees space."""
+        validation.check_delete(validation.parse(rpc_pb2.DeleteRangeRequest, call.payload))
+        self._write(Write.DELETE_RANGE, call)
+
+    def txn(self, call: Call) -> None:
+        """A transaction that only reads does not go through the log."""
+        request = validation.parse(rpc_pb2.TxnRequest, call.payload)
+        self._quota.check(validation.txn_cost(request))
+        validation.check_txn(request, self._max_txn_ops)
+        if validation.is_read_only(request):
+            serializable = validation.is_serializable(request)
+            self._node.read_txn(request, serializable, self._answers(call))
+        else:
+            self._write(Write.TXN, call)
+
+    def compact(self, call: Call) -> None:
+        """The revision is judged when the command is applied."""
+        validation.parse(rpc_pb2.CompactionRequest, call.payload)
+        self._write(Write.COMPACT, call)
+
+    def _write(self, kind: Write, call: Call) -> None:
+        validation.check_size(call.payload, self._max_request_bytes)
+        self._node.write(kind, call.payload, self._answers(call))
+
+    async def range_stream(self, call: Call) -> AsyncIterator[bytes]:
+        """A range in pieces; only the last has a header, and all merged equal the Range answer."""
+        request = validation.parse(rpc_pb2.RangeRequest, call.payload)
+        validation.check_range(request)
+        refusal = validation.stream_order_error(request)
+        if refusal is not None:
+            raise refusal
+        chunks = self._node.range_chunks(request, self._max_request_bytes)
+        async for revision, body, last in chunks:
+            header = self._node.header(revision) if last else b""
+            yield length_delimited(1, header + body)

@@ -1,0 +1,227 @@
+"""Locks and elections for threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from kvstore.client import recipes
+from kvstore.client.base import deadline_of
+from kvstore.client.blocking.lease import Lease
+from kvstore.client.errors import ElectionError, KvError, LeaseLostError, WatchCompacted
+from kvstore.client.keys import Key, to_bytes
+from kvstore.client.limits import SESSION_TTL_S
+from kvstore.client.recipes import Claim
+from kvstore.client.txn import Compare, CreateRevision
+from kvstore.client.values import KeyValue, WatchFilter
+
+if TYPE_CHECKING:
+    from kvstore.client.blocking.client import Client
+
+__all__ = ("Election", "Leadership", "Lock")
+
+
+class _Place:
+    """A claim in a queue, and the lease that holds it."""
+
+    def __init__(self, client: Client, name: Key, ttl: int, lease: Lease | None) -> None:
+        self._client = client
+        self.name = to_bytes(name)
+        self._ttl = ttl
+        self._given = lease
+        self._lease: Lease | None = None
+        self._claim: Claim | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The key that stands for our place."""
+        return self._held().key
+
+    @property
+    def token(self) -> int:
+        """The fencing token: larger for every later owner."""
+        return self._held().token
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that holds the place."""
+        self._held()
+        assert self._lease is not None
+        return self._lease
+
+    @property
+    def lost(self) -> bool:
+        """The lease behind the place ended; somebody else may own it now."""
+        return self._lease is not None and self._lease.lost
+
+    @property
+    def held(self) -> bool:
+        return self._claim is not None and not self.lost
+
+    def guard(self) -> Compare:
+        """A condition for transactions: we still hold the place."""
+        return CreateRevision(self.key) == self.token
+
+    def _held(self) -> Claim:
+        if self._claim is None:
+            raise KvError(f"{self.name!r} is not held")
+        return self._claim
+
+    def _enter(self, value: Key, timeout: float | None, *, wait: bool) -> bool:
+        if self._claim is not None:
+            raise KvError(f"{self.name!r} is held by this object already")
+        deadline = deadline_of(self._client._clock(), timeout)
+        lease = self._lease = self._given or self._client.lease(self._ttl, timeout=timeout)
+        place: Claim | None = None
+        try:
+            program = recipes.claim if wait else recipes.enqueue
+            place = self._client._run(
+                program(self.name, lease.id, value), deadline=deadline, lease=lease
+            )
+            if place.owned:
+                self._claim = place
+            return place.owned
+        finally:
+            if self._claim is None:
+                self._give_up(lease)
+
+    def _give_up(self, lease: Lease) -> None:
+        """Leave the queue after a failure; what cannot be reached expires with the lease."""
+        try:
+            if self._given is None:
+                lease.revoke()
+            else:
+                self._client.delete(recipes.queue_key(self.name, lease.id))
+        except KvError:
+            lease.release()
+
+    def _leave(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is None:
+            return
+        assert self._lease is not None
+        if self._given is None:
+            self._lease.revoke()
+        else:
+            self._client._run(recipes.resign(claim))
+
+
+class Lock(_Place):
+    """A lock that one holder in the cluster has at a time; see `Client.lock`.
+
+    A holder whose lease ended is not stopped by anybody: pass `token` on to what the lock
+    protects, or put `guard()` into transactions, and watch `lost`.
+    """
+
+    def acquire(self, timeout: float | None = None) -> Self:
+        """Wait for the lock; raises LockTimeoutError after `timeout` seconds."""
+        self._enter(b"", timeout, wait=True)
+        return self
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free."""
+        return self._enter(b"", None, wait=False)
+
+    def release(self) -> None:
+        """Give the lock back; no effect if it is not held."""
+        self._leave()
+
+    def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Leadership(_Place):
+    """An election that was won; as a context manager it resigns at the end."""
+
+    def proclaim(self, value: Key) -> int:
+        """Change the leader's value; its revision. Raises ElectionError when we lead no more."""
+        if self.lost:
+            raise LeaseLostError(f"the lease of the leadership {self.name!r} was lost")
+        return self._client._run(recipes.proclaim(self._held(), value))
+
+    def resign(self) -> None:
+        """Let the next candidate lead; no effect if we do not lead."""
+        self._leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.resign()
+
+
+class Election:
+    """An election; see `Client.election`."""
+
+    def __init__(self, client: Client, name: Key) -> None:
+        self._client = client
+        self.name = to_bytes(name)
+
+    def campaign(
+        self,
+        value: Key,
+        *,
+        ttl: int = SESSION_TTL_S,
+        lease: Lease | None = None,
+        timeout: float | None = None,
+    ) -> Leadership:
+        """Wait until we lead; raises LockTimeoutError after `timeout` seconds."""
+        leadership = Leadership(self._client, self.name, ttl, lease)
+        leadership._enter(value, timeout, wait=True)
+        return leadership
+
+    def leader(self) -> KeyValue:
+        """The leader's key; `create_revision` is its token. Raises ElectionError if nobody is."""
+        first = self._client.call(recipes.leader(self.name)).first
+        if first is None:
+            raise ElectionError("election: no leader")
+        return first
+
+    def observe(self) -> Iterator[KeyValue]:
+        """The leader now, then every new leader and every new value a leader proclaims.
+
+        Values that were replaced while nobody looked are left out.
+        """
+        client = self._client
+        while not client.closed:
+            found = client.call(recipes.leader(self.name))
+            current, revision = found.first, found.header.revision + 1
+            try:
+                if current is None:
+                    current = self._first_arrival(revision)
+                    if current is None:
+                        return
+                    revision = current.mod_revision + 1
+                yield current
+                with client.watch(current.key, start_revision=revision) as changes:
+                    for event in changes.events():
+                        if event.is_delete:
+                            break
+                        yield event.kv
+            except WatchCompacted:
+                continue
+
+    def _first_arrival(self, revision: int) -> KeyValue | None:
+        with self._client.watch(
+            self.name + b"/",
+            prefix=True,
+            start_revision=revision,
+            filters=(WatchFilter.NO_DELETE,),
+        ) as arrivals:
+            for event in arrivals.events():
+                return event.kv
+        return None

@@ -1,0 +1,37 @@
+"""Serves an application on sockets that are already bound."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from aiohttp import web
+
+__all__ = ("HttpServer",)
+
+STOP_GRACE_S = 1.0
+"""How long requests under way may take to finish when the server stops."""
+IDLE_S = 75.0
+"""After so long without a request a kept-alive connection is closed."""
+BACKLOG = 128
+
+
+class HttpServer:
+    """One application on its listening sockets, which it owns from the start on."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=IDLE_S,
+            shutdown_timeout=STOP_GRACE_S,
+        )
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        await self._runner.setup()
+        for listener in sockets:
+            await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+
+    async def stop(self) -> None:
+        """Closes the listeners, then waits for answers under way, for a second at most."""
+        await self._runner.cleanup()

@@ -1,0 +1,104 @@
+"""Leases: granting, revoking, expiry and checkpoints; which keys are attached stands in the store.
+
+A lease has no deadline here. Deadlines belong to the leader, who turns a passed one into an
+entry; replicated state must not depend on anybody's clock.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from kvstore import errors
+from kvstore.machine.draft import Draft, Lease
+from kvstore.machine.jobs import Job
+from kvstore.machine.limits import LEASE_TTL_MAX_S, SLICE_DELETES, SLICE_RECORDS
+from kvstore.machine.tables import LEASE_KEYS, LEASES, lease_id, prefix_end
+from kvstore.machine.wire import int_field
+from kvstore.pb.rpc_pb2 import LeaseCheckpointRequest, LeaseGrantRequest
+from kvstore.storage.store import ReadTxn
+
+__all__ = ("attached_keys", "checkpoint", "expire", "grant", "load_leases", "revoke")
+
+_RECORD = struct.Struct(">qq")
+_ID = struct.Struct(">q")
+_GRANT_ID_FIELD = 2
+_GRANT_TTL_FIELD = 3
+
+
+def load_leases(txn: ReadTxn) -> Iterator[Lease]:
+    """All leases of the store."""
+    for key, record in txn.scan(LEASES):
+        yield Lease(_ID.unpack(key)[0], *_RECORD.unpack(record))
+
+
+def _store(draft: Draft, lease: Lease) -> None:
+    draft.txn.put(LEASES, lease_id(lease.id), _RECORD.pack(lease.ttl_s, lease.remaining_s))
+    draft.lease_overlay[lease.id] = lease
+
+
+def grant(draft: Draft, request: LeaseGrantRequest) -> bytes:
+    """Creates a lease; returns its LeaseGrantResponse without header."""
+    if request.ID == 0:
+        raise errors.LEASE_NOT_FOUND
+    if request.TTL > LEASE_TTL_MAX_S:
+        raise errors.LEASE_TTL_TOO_LARGE
+    if draft.lease(request.ID) is not None:
+        raise errors.LEASE_EXISTS
+    lease = Lease(request.ID, max(request.TTL, draft.config.min_lease_ttl_s))
+    _store(draft, lease)
+    draft.granted[lease.id] = lease
+    return int_field(_GRANT_ID_FIELD, lease.id) + int_field(_GRANT_TTL_FIELD, lease.ttl_s)
+
+
+def revoke(draft: Draft, number: int) -> Job[None]:
+    """Ends a lease and deletes its keys, in key order, as one revision."""
+    if draft.lease(number) is None:
+        raise errors.LEASE_NOT_FOUND
+    prefix = lease_id(number)
+    stop = prefix_end(prefix)
+    while True:
+        # Deleting a key takes it off the lease, so the next look starts at the front again.
+        keys = []
+        for attached, _ in draft.txn.scan(LEASE_KEYS, prefix, stop):
+            keys.append(attached[len(prefix) :])
+            if len(keys) == SLICE_DELETES:
+                break
+        for key in keys:
+            draft.delete(key, number)
+        if len(keys) < SLICE_DELETES:
+            break
+        yield
+    draft.txn.delete(LEASES, prefix)
+    draft.lease_overlay[number] = None
+    draft.granted.pop(number, None)
+    draft.revoked.append(number)
+
+
+def expire(draft: Draft, numbers: list[int]) -> Job[None]:
+    """Revokes leases whose time is up, one revision each; those already gone are passed over."""
+    for at, number in enumerate(numbers, 1):
+        if draft.lease(number) is not None:
+            yield from revoke(draft, number)
+            draft.finish_request()
+        if at % SLICE_DELETES == 0:
+            yield
+
+
+def checkpoint(draft: Draft, request: LeaseCheckpointRequest) -> None:
+    """Notes what is left of long leases, for the next leader; unknown ones are passed over."""
+    for item in request.checkpoints:
+        lease = draft.lease(item.ID)
+        if lease is not None:
+            _store(draft, lease._replace(remaining_s=item.remaining_TTL))
+
+
+def attached_keys(txn: ReadTxn, number: int) -> Job[list[bytes]]:
+    """The keys attached to a lease, in key order."""
+    prefix = lease_id(number)
+    keys: list[bytes] = []
+    for attached, _ in txn.scan(LEASE_KEYS, prefix, prefix_end(prefix)):
+        keys.append(attached[len(prefix) :])
+        if len(keys) % SLICE_RECORDS == 0:
+            yield
+    return keys

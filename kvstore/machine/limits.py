@@ -1,0 +1,30 @@
+"""The bounds of the state machine, with their units, at one place."""
+
+from __future__ import annotations
+
+__all__ = (
+    "COUNT_CACHE_ENTRIES",
+    "LEASE_TTL_MAX_S",
+    "SLICE_DELETES",
+    "SLICE_RECORDS",
+    "SLICE_VALUES",
+    "STALE_RUN",
+)
+
+SLICE_RECORDS = 4_000
+"""Version records that a read looks at between two yields (about 1 µs each)."""
+
+SLICE_VALUES = 1_000
+"""Key-value pairs that a read fetches, hashes or checks between two yields (2 to 5 µs each)."""
+
+SLICE_DELETES = 256
+"""Keys that a write deletes between two yields (10 to 20 µs each)."""
+
+STALE_RUN = 24
+"""Superseded versions of one key that a walk steps over before it seeks to the next key."""
+
+COUNT_CACHE_ENTRIES = 256
+"""Remembered range counts (they make paging through a large range linear)."""
+
+LEASE_TTL_MAX_S = 9_000_000_000
+"""etcd's largest lease TTL."""

@@ -1,0 +1,269 @@
+"""Answering a RangeRequest: which pairs, in what order, how many, and the response's bytes.
+
+The order of work is etcd's, quirks included: the limit counts before sorting when the order is
+"none", and after it otherwise; `count` ignores limit and filters, `more` does not.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from kvstore import errors
+from kvstore.machine.jobs import Job
+from kvstore.machine.limits import COUNT_CACHE_ENTRIES, SLICE_RECORDS, SLICE_VALUES
+from kvstore.machine.mvcc import Found, fetch, walk
+from kvstore.machine.tables import (
+    KEYS,
+    REVISIONS,
+    STAMP_BYTES,
+    Version,
+    floor_of,
+    key_of,
+    ordered_key,
+    range_bounds,
+    stamp_of,
+)
+from kvstore.machine.wire import int_field, pair, varint
+from kvstore.pb.kv_pb2 import KeyValue
+from kvstore.pb.rpc_pb2 import RangeRequest
+from kvstore.storage.store import ReadTxn
+
+__all__ = ("CountCache", "RangeAnswer", "RangeReader", "select")
+
+_ORDER_NONE = RangeRequest.SortOrder.NONE
+_ASCEND = RangeRequest.SortOrder.ASCEND
+_DESCEND = RangeRequest.SortOrder.DESCEND
+_BY_KEY = RangeRequest.SortTarget.KEY
+_BY_VERSION = RangeRequest.SortTarget.VERSION
+_BY_CREATE = RangeRequest.SortTarget.CREATE
+_BY_MOD = RangeRequest.SortTarget.MOD
+_BY_VALUE = RangeRequest.SortTarget.VALUE
+
+_KVS = b"\x12"
+_MORE = b"\x18\x01"
+_COUNT_FIELD = 4
+_COUNT_ONE = b"\x20\x01"
+
+
+class RangeAnswer(NamedTuple):
+    """A RangeResponse without its header, and what a caller that pages wants to know."""
+
+    body: bytes
+    total: int
+    """Keys in the range, whatever limit and filters say."""
+    more: bool
+    returned: int
+    """Pairs in `body`."""
+    last_key: bytes
+    """Key of the last pair in `body` (empty when there is none); in key order a next page
+    starts at this + 00."""
+
+
+class CountCache:
+    """Counts of ranges at a revision, which never change: the rest of a range that is paged
+    through need not be counted for every page."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[tuple[bytes, bytes | None, int], int] = OrderedDict()
+
+    def get(self, start: bytes, stop: bytes | None, revision: int) -> int | None:
+        """The remembered count of [start, stop) of `keys` at `revision`."""
+        return self._counts.get((start, stop, revision))
+
+    def put(self, start: bytes, stop: bytes | None, revision: int, count: int) -> None:
+        """Remembers a count; the oldest entry makes room."""
+        self._counts[start, stop, revision] = count
+        if len(self._counts) > COUNT_CACHE_ENTRIES:
+            self._counts.popitem(last=False)
+
+
+class RangeReader(NamedTuple):
+    """Where ranges are read: a transaction, its newest revision, and what is compacted."""
+
+    txn: ReadTxn
+    revision: int
+    compact_revision: int
+    counts: CountCache | None = None
+    """Only for committed states: a revision of an open batch may still grow."""
+
+    def range(self, request: RangeRequest) -> Job[RangeAnswer]:
+        """Answers one request. Raises COMPACTED or FUTURE_REVISION."""
+        revision = request.revision
+        if revision <= 0:
+            revision = self.revision
+        elif revision > self.revision:
+            raise errors.FUTURE_REVISION
+        elif revision < self.compact_revision:
+            raise errors.COMPACTED
+        if not request.range_end and not (
+            request.count_only or request.keys_only or _is_filtered(request)
+        ):
+            return self._point(request.key, revision)
+        answer = yield from self._range(request, revision)
+        return answer
+
+    def _point(self, key: bytes, revision: int) -> RangeAnswer:
+        ordered = ordered_key(key)
+        found = self.txn.seek(KEYS, ordered + floor_of(revision))
+        if (
+            found is None
+            or not found[1]
+            or len(found[0]) != len(ordered) + STAMP_BYTES
+            or not found[0].startswith(ordered)
+        ):
+            return _NOTHING
+        kv = self.txn.get(REVISIONS, stamp_of(found[0][-STAMP_BYTES:]))
+        assert kv is not None, f"the version of {key[:64]!r} at {revision} has no revision record"
+        body = b"".join((_KVS, varint(len(kv)), kv, _COUNT_ONE))
+        return RangeAnswer(body, 1, False, 1, key)
+
+    def _range(self, request: RangeRequest, revision: int) -> Job[RangeAnswer]:
+        start, stop = range_bounds(request.key, request.range_end)
+        limit = max(request.limit, 0)
+        if request.count_only:
+            count = yield from self._count(start, stop, revision)
+            return RangeAnswer(int_field(_COUNT_FIELD, count), count, False, 0, b"")
+        fetch_all = not limit or request.sort_order != _ORDER_NONE or _is_filtered(request)
+        if request.sort_order == _ASCEND and request.sort_target == _BY_KEY:
+            fetch_all = not limit or _is_filtered(request)
+        want = None if fetch_all else limit + 1
+        found, resume = yield from select(self.txn, (start, stop), revision, want)
+        count = len(found)
+        if resume is not None:
+            count += yield from self._rest(start, (resume, stop), revision, count)
+        if _is_filtered(request):
+            found = [item for item in found if _passes(request, item)]
+        yield from self._sort(request, found)
+        more = 0 < limit < len(found)
+        if more:
+            del found[limit:]
+        parts = yield from self._encode(request, found)
+        if more:
+            parts.append(_MORE)
+        parts.append(int_field(_COUNT_FIELD, count))
+        last_key = key_of(found[-1][0]) if found else b""
+        if more and want is not None and self.counts is not None:
+            self.counts.put(ordered_key(last_key + b"\x00"), stop, revision, count - limit)
+        return RangeAnswer(b"".join(parts), count, more, len(found), last_key)
+
+    def _count(self, start: bytes, stop: bytes | None, revision: int) -> Job[int]:
+        known = self.counts.get(start, stop, revision) if self.counts is not None else None
+        if known is not None:
+            return known
+        count = 0
+        floor = floor_of(revision)
+        position: bytes | None = start
+        while position is not None:
+            part = walk(self.txn, position, stop, floor=floor, want=None, records=SLICE_RECORDS)
+            count += len(part.found)
+            position = part.resume
+            if position is not None:
+                yield
+        if self.counts is not None and count > SLICE_RECORDS:
+            self.counts.put(start, stop, revision, count)
+        return count
+
+    def _rest(
+        self, start: bytes, rest: tuple[bytes, bytes | None], revision: int, before: int
+    ) -> Job[int]:
+        """How many keys follow the `before` ones that were found from `start` on."""
+        known = self.counts.get(start, rest[1], revision) if self.counts is not None else None
+        if known is not None:
+            return known - before
+        count = yield from self._count(rest[0], rest[1], revision)
+        return count
+
+    def _sort(self, request: RangeRequest, found: list[Found]) -> Job[None]:
+        target = request.sort_target
+        descending = request.sort_order == _DESCEND
+        if target == _BY_KEY:
+            if descending:
+                found.reverse()
+        elif target == _BY_VALUE:
+            values: list[bytes] = []
+            for at in range(0, len(found), SLICE_VALUES):
+                if at:
+                    yield
+                pairs = fetch(self.txn, found[at : at + SLICE_VALUES])
+                values.extend(KeyValue.FromString(kv).value for kv in pairs)
+            order = sorted(range(len(found)), key=values.__getitem__, reverse=descending)
+            found[:] = [found[i] for i in order]
+        elif target in _SORT_KEYS:
+            found.sort(key=_SORT_KEYS[target], reverse=descending)
+
+    def _encode(self, request: RangeRequest, found: list[Found]) -> Job[list[bytes]]:
+        parts: list[bytes] = []
+        for at in range(0, len(found), SLICE_VALUES):
+            if at:
+                yield
+            some = found[at : at + SLICE_VALUES]
+            pairs = [_bare(*item) for item in some] if request.keys_only else fetch(self.txn, some)
+            for kv in pairs:
+                parts += (_KVS, varint(len(kv)), kv)
+        return parts
+
+
+_NOTHING = RangeAnswer(b"", 0, False, 0, b"")
+
+
+def select(
+    txn: ReadTxn, bounds: tuple[bytes, bytes | None], revision: int, want: int | None
+) -> Job[tuple[list[Found], bytes | None]]:
+    """Live versions of a range in key order, at most `want`; and where the rest begins."""
+    found: list[Found] = []
+    floor = floor_of(revision)
+    position: bytes | None = bounds[0]
+    while True:
+        assert position is not None
+        left = None if want is None else want - len(found)
+        part = walk(txn, position, bounds[1], floor=floor, want=left, records=SLICE_RECORDS)
+        found += part.found
+        position = part.resume
+        if position is None or (want is not None and len(found) >= want):
+            return found, position
+        yield
+
+
+def _is_filtered(request: RangeRequest) -> bool:
+    return bool(
+        request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    )
+
+
+def _passes(request: RangeRequest, item: Found) -> bool:
+    """Whether a version lies within the inclusive bounds; a bound of 0 is none."""
+    version = Version.read(*item)
+    low_mod, high_mod = request.min_mod_revision, request.max_mod_revision
+    low_create, high_create = request.min_create_revision, request.max_create_revision
+    return (
+        (not low_mod or version.main >= low_mod)
+        and (not high_mod or version.main <= high_mod)
+        and (not low_create or version.create >= low_create)
+        and (not high_create or version.create <= high_create)
+    )
+
+
+_SORT_KEYS = {
+    _BY_VERSION: lambda item: Version.read(*item).version,
+    _BY_CREATE: lambda item: Version.read(*item).create,
+    _BY_MOD: lambda item: Version.read(*item).main,
+}
+
+
+def _bare(record_key: bytes, record: bytes) -> bytes:
+    """An encoded pair without its value, from the version record alone."""
+    version = Version.read(record_key, record)
+    return pair(
+        key_of(record_key),
+        b"",
+        create=version.create,
+        mod=version.main,
+        version=version.version,
+        lease=version.lease,
+    )

@@ -1,0 +1,70 @@
+"""What a member answers to the front doors: small values, no behaviour."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ("Answer", "HashAnswer", "LeaseTimes", "NodeStatus", "encode_header")
+
+
+class Answer(NamedTuple):
+    """A read's outcome: the revision for the header, and the response without its header."""
+
+    revision: int
+    body: bytes
+
+
+class LeaseTimes(NamedTuple):
+    """Remaining and granted seconds of a lease; ttl -1 and granted 0 when there is none."""
+
+    ttl: int
+    granted_ttl: int
+    keys: list[bytes]
+
+
+class HashAnswer(NamedTuple):
+    """A hash of the state as of `hash_revision`, comparable between members."""
+
+    revision: int
+    hash: int
+    compact_revision: int
+    hash_revision: int
+
+
+class NodeStatus(NamedTuple):
+    """What `etcdctl endpoint status` shows of a member."""
+
+    version: str
+    db_size: int
+    db_in_use: int
+    leader: int
+    raft_index: int
+    raft_term: int
+    applied_index: int
+    errors: list[str]
+    is_learner: bool
+    storage_version: str
+    quota: int
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def encode_header(cluster_id: int, member_id: int, revision: int, term: int) -> bytes:
+    """The `header` field (number 1) of a response: tag, length, ResponseHeader.
+
+    Zero fields are left out, as protobuf does.
+    """
+    fields = (cluster_id, member_id, revision, term)
+    message = b"".join(
+        bytes((number << 3,)) + _varint(value)
+        for number, value in enumerate(fields, start=1)
+        if value
+    )
+    return b"\x0a" + _varint(len(message)) + message

@@ -1,0 +1,183 @@
+"""From committed entries to answers: the half of a member that moves the state machine.
+
+Entries are applied in batches, each one store transaction, each in slices so that Raft, ticks
+and the disk go on between them. When a batch is committed its consequences follow in one go:
+Raft learns the new applied index and membership, proposers get their answers, watchers their
+events, the lessor its leases. Nothing of a batch is visible before all of it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvstore.machine.command import CommandKind
+from kvstore.machine.machine import ApplyBatch, Machine, Result
+from kvstore.node.limits import (
+    APPLY_BATCH_BYTES,
+    APPLY_BATCH_ENTRIES,
+    APPLY_SLICE_OPERATIONS,
+    MAX_RAFT_LOG_BYTES,
+)
+from raft.types import ConfChangeKind, Entry
+
+if TYPE_CHECKING:
+    from kvstore.node.member import MemberCore
+
+__all__ = ("Applier",)
+
+_LOG = logging.getLogger(__name__)
+
+
+class Applier:
+    """The queue of committed entries and the batch under way.
+
+    Invariants: `applied_index` is the machine's; the queue continues it without a gap.
+    """
+
+    def __init__(self, core: MemberCore, machine: Machine, catchup_entries: int) -> None:
+        self.machine = machine
+        self.applied_index = machine.applied_index
+        self._core = core
+        self._catchup_entries = catchup_entries
+        self._queue: deque[Entry] = deque()
+        self._batch: ApplyBatch | None = None
+        self._entries: list[Entry] = []
+        self._paused = False
+        self._kept: deque[tuple[int, int]] = deque()
+        self._kept_bytes = 0
+
+    @property
+    def idle(self) -> bool:
+        """True when no store transaction is open."""
+        return self._batch is None
+
+    @property
+    def busy(self) -> bool:
+        """True when `step` has something to do."""
+        return self._batch is not None or (bool(self._queue) and not self._paused)
+
+    def queue(self, entries: Sequence[Entry]) -> None:
+        """Takes over newly committed entries."""
+        self._queue.extend(entries)
+
+    def pause(self) -> None:
+        """Begins no further batch: a snapshot is about to replace the state."""
+        self._paused = True
+
+    def replace(self, machine: Machine) -> None:
+        """Goes on from another machine's state; committed entries that it covers are dropped."""
+        assert self._batch is None, "the state was replaced under an open transaction"
+        assert machine.applied_index >= self.applied_index, "the state was replaced by an older"
+        self.machine = machine
+        self._paused = False
+        if machine.applied_index > self.applied_index:
+            self.applied_index = machine.applied_index
+            while self._queue and self._queue[0].index <= self.applied_index:
+                self._queue.popleft()
+            self._kept.clear()
+            self._kept_bytes = 0
+            self._core.raft.applied_to(self.applied_index)
+
+    def step(self) -> bool:
+        """Applies about APPLY_SLICE_OPERATIONS; True when more is waiting."""
+        if self._batch is None:
+            if self._paused or not self._queue:
+                return False
+            self._entries = self._next_entries()
+            waiting = self._core.proposals.waiting
+            self._batch = self.machine.begin(self._entries, waiting)
+        if self._batch.step(APPLY_SLICE_OPERATIONS):
+            batch, self._batch = self._batch, None
+            self._finish(batch)
+        return self.busy
+
+    def _next_entries(self) -> list[Entry]:
+        queue = self._queue
+        entries: list[Entry] = []
+        size = 0
+        while queue and len(entries) < APPLY_BATCH_ENTRIES and size < APPLY_BATCH_BYTES:
+            entry = queue.popleft()
+            size += len(entry.data)
+            entries.append(entry)
+        self._kept.append((entries[-1].index, size))
+        self._kept_bytes += size
+        return entries
+
+    def _finish(self, batch: ApplyBatch) -> None:
+        """The batch is committed: everybody concerned learns of it."""
+        core = self._core
+        entries, self._entries = self._entries, []
+        self.applied_index = entries[-1].index
+        members_changed = False
+        answers = []
+        settle = core.proposals.settle
+        for result in batch.results:
+            if result.conf_change is not None:
+                self._conf_change(result)
+                members_changed = True
+            pending = settle(result.request_id)
+            if pending is not None:
+                answers.append((pending.done, result))
+        if core.lessor.primary and (batch.granted or batch.revoked):
+            self._leases(batch, inherited=entries[0].term < core.term)
+        core.raft.applied_to(self.applied_index)
+        self._compact_log()
+        for done, result in answers:
+            if result.error is not None:
+                done(None, result.error)
+            else:
+                done(result, None)
+        core.hub.publish(batch.changes)
+        if members_changed or self._attributes_changed(entries):
+            core.on_members()
+
+    def _conf_change(self, result: Result) -> None:
+        """Raft switches its configuration when the change is applied, not before."""
+        core = self._core
+        change = result.conf_change
+        assert change is not None
+        if not result.conf_valid:
+            core.raft.reject_conf_change()
+            return
+        conf = core.raft.apply_conf_change(change)
+        _LOG.info("configuration: voters %s, learners %s", _hex(conf.voters), _hex(conf.learners))
+        if change.kind == ConfChangeKind.REMOVE and change.node_id == core.member_id:
+            core.removed = True
+
+    def _leases(self, batch: ApplyBatch, *, inherited: bool) -> None:
+        """Keeps the lessor's deadlines in step with the leases that exist.
+
+        `inherited`: the batch holds entries of an earlier leader; how long ago it answered
+        renewals of their leases nobody here knows, so they get an election timeout more.
+        """
+        lessor = self._core.lessor
+        for lease_id in batch.revoked:
+            lessor.revoked(lease_id)
+        now = self._core.clock()
+        for lease_id, lease in batch.granted.items():
+            lessor.granted(lease_id, lease.ttl_s, now, inherited=inherited)
+
+    @staticmethod
+    def _attributes_changed(entries: Sequence[Entry]) -> bool:
+        kind = CommandKind.MEMBER_ATTRIBUTES
+        return any(entry.data and entry.data[0] == kind for entry in entries)
+
+    def _compact_log(self) -> None:
+        """Drops entries from memory that no follower should need: by count, and by bytes."""
+        raft = self._core.raft
+        target = self.applied_index - self._catchup_entries
+        while self._kept_bytes > MAX_RAFT_LOG_BYTES and len(self._kept) > 1:
+            index, size = self._kept.popleft()
+            self._kept_bytes -= size
+            target = max(target, index)
+        while self._kept and self._kept[0][0] <= target:
+            self._kept_bytes -= self._kept.popleft()[1]
+        if target - raft.first_index >= max(1, self._catchup_entries // 10):
+            raft.compact_log(target)
+
+
+def _hex(ids: Sequence[int]) -> str:
+    return "[" + " ".join(f"{node_id:x}" for node_id in ids) + "]"

@@ -1,0 +1,153 @@
+"""What members ask of each other beside Raft: renewals, lease times, promotions, hashes.
+
+Only the leader keeps lease deadlines and sees how far learners are, so a follower passes such
+questions on. A question is a method name and msgpack; an answer is [True, value] or
+[False, code, message], an EtcdError of the other side.
+
+Keep-alives that arrive in one loop turn travel in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgpack
+
+from kvstore.errors import (
+    CATALOGUE,
+    NO_LEADER,
+    NOT_PRIMARY_LESSOR,
+    TIMEOUT,
+    TOO_MANY_REQUESTS,
+    Code,
+    EtcdError,
+)
+from kvstore.node.limits import (
+    LEASE_FORWARD_PAUSE_S,
+    MAX_LEASE_BATCH,
+    MAX_WAITING_READS,
+    PEER_CALL_TIMEOUT_S,
+)
+from kvstore.node.proposals import Done
+
+__all__ = ("LeaderCalls", "Transport", "answer_call")
+
+_LOG = logging.getLogger(__name__)
+
+RENEW = "lease_renew"
+TIMES = "lease_times"
+PROMOTE = "member_promote"
+HASH_KV = "hash_kv"
+
+Handler = Callable[[Any], Awaitable[Any]]
+
+
+class Transport(Protocol):
+    """The peers, as far as calls go."""
+
+    async def call(self, peer_id: int, method: str, payload: bytes, timeout_s: float) -> bytes:
+        """Asks a peer; raises OSError, EOFError or TimeoutError when no answer came."""
+
+
+async def answer_call(handler: Handler, payload: bytes) -> bytes:
+    """Runs a handler for a peer's question and packs what it returns or raises."""
+    try:
+        question = msgpack.unpackb(payload)
+    except ValueError as error:
+        return _pack([False, int(Code.INVALID_ARGUMENT), f"unreadable question: {error}"])
+    try:
+        return _pack([True, await handler(question)])
+    except EtcdError as error:
+        return _pack([False, int(error.code), error.message])
+
+
+def _pack(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def _unpack(answer: bytes) -> Any:
+    """The value of an answer; raises the EtcdError that it carries."""
+    fields = msgpack.unpackb(answer)
+    if fields[0]:
+        return fields[1]
+    _, code, message = fields
+    known = CATALOGUE.get(message)
+    raise known if known is not None else EtcdError(Code(code), message)
+
+
+class LeaderCalls:
+    """Questions to whoever leads."""
+
+    def __init__(
+        self, transport: Transport, leader: Callable[[], int], timeout_s: float
+    ) -> None:
+        self._transport = transport
+        self._leader = leader
+        self._timeout_s = timeout_s
+        self._renewals: dict[int, list[Done]] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def ask(self, peer_id: int, method: str, question: Any) -> Any:
+        """Asks one peer once; no answer raises TIMEOUT."""
+        try:
+            answer = await self._transport.call(
+                peer_id, method, _pack(question), PEER_CALL_TIMEOUT_S
+            )
+        except (OSError, EOFError, TimeoutError) as error:
+            _LOG.debug("no answer from %x to %s: %s", peer_id, method, error)
+            raise TIMEOUT from error
+        return _unpack(answer)
+
+    async def ask_leader(self, method: str, question: Any) -> Any:
+        """Asks the leader until somebody answers; NO_LEADER or TIMEOUT when time is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_s
+        failure: EtcdError = NO_LEADER
+        while loop.time() < deadline:
+            leader = self._leader()
+            if leader:
+                try:
+                    return await self.ask(leader, method, question)
+                except EtcdError as error:
+                    if error not in (TIMEOUT, NOT_PRIMARY_LESSOR):
+                        raise
+                    failure = TIMEOUT
+            await asyncio.sleep(LEASE_FORWARD_PAUSE_S)
+        raise failure
+
+    def renew(self, lease_id: int, done: Done) -> None:
+        """Has the leader renew a lease; `done` gets its TTL, 0 when there is none."""
+        if len(self._renewals) >= MAX_WAITING_READS:
+            done(None, TOO_MANY_REQUESTS)
+            return
+        self._renewals.setdefault(lease_id, []).append(done)
+
+    def flush(self) -> None:
+        """Sends the renewals that came together."""
+        while self._renewals:
+            lease_ids = list(self._renewals)[:MAX_LEASE_BATCH]
+            batch = {lease_id: self._renewals.pop(lease_id) for lease_id in lease_ids}
+            task = asyncio.get_running_loop().create_task(self._renew(batch))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _renew(self, batch: dict[int, list[Done]]) -> None:
+        try:
+            ttls = await self.ask_leader(RENEW, list(batch))
+        except EtcdError as error:
+            for dones in batch.values():
+                for done in dones:
+                    done(None, error)
+            return
+        for dones, ttl in zip(batch.values(), ttls, strict=True):
+            for done in dones:
+                done(ttl, None)
+
+    def close(self) -> None:
+        """Gives up on questions under way."""
+        for task in self._sending:
+            task.cancel()

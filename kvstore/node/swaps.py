@@ -1,0 +1,106 @@
+"""Replacing the store under a running member: an installed snapshot, or a defragmented copy.
+
+While a swap is under way nothing is applied and no read is begun; Raft, ticks and the log go on.
+Every step leaves files from which a start finds its way: the log is the truth until the
+snapshot counts, and the store's own file can always be rebuilt from those two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvstore.errors import TIMEOUT
+from kvstore.machine.machine import Machine
+from kvstore.storage.store import Store
+from raft.node import Persist
+
+if TYPE_CHECKING:
+    from kvstore.node.lifecycle import Running
+
+__all__ = ("StoreSwaps",)
+
+_LOG = logging.getLogger(__name__)
+_READS_GRACE_S = 1.0
+"""How long reads that are under way may go on before the store is taken from under them."""
+_POLL_S = 0.002
+
+
+class StoreSwaps:
+    """One swap at a time; `install` is asked for by Raft, `defragment` by an operator."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._lock = asyncio.Lock()
+
+    async def install(self, persist: Persist) -> None:
+        """Makes the received snapshot of `persist` this member's state.
+
+        1. The log restarts behind the snapshot (its file is already durable and verified).
+           A crash before: the old log and store go on, the snapshot is only a spare file.
+        2. The store is rebuilt from the snapshot beside the old one and renamed over it.
+           A crash between: the start finds the store older than the log and rebuilds it.
+        """
+        running = self._running
+        core = running.core
+        meta = persist.snapshot
+        assert meta is not None
+        async with self._lock:
+            await self._quiesce()
+            files = running.opened.files
+            hard_state = core.hard_state
+            running.snapshots.hold_copies()
+            try:
+                await running.loop.disk.run(
+                    lambda: running.opened.wal.reset(meta.index, meta.term, hard_state)
+                )
+                machine = await self._replace(lambda: files.rebuild_store(meta.index, meta.term))
+            finally:
+                running.snapshots.allow_copies()
+            batch = core.installed(persist, machine)
+            core.hub.restored()
+            running.loop.installed(persist, batch)
+            _LOG.info("installed the snapshot of index %d, term %d", meta.index, meta.term)
+
+    async def defragment(self) -> None:
+        """Rewrites the store's file compactly."""
+        running = self._running
+        async with self._lock:
+            running.core.pause()
+            await self._quiesce()
+            try:
+                with running.node.metrics.backend_defrag_seconds.time():
+                    machine = await self._replace(running.opened.files.defragment_store)
+            except BaseException:
+                running.core.resume(running.core.machine)
+                raise
+            running.core.resume(machine)
+            running.core.hub.restored()
+            running.loop.wake()
+
+    async def _quiesce(self) -> None:
+        """Waits until no transaction is open; reads that take too long are failed."""
+        core = self._running.core
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _READS_GRACE_S
+        while not (core.applier.idle and core.jobs.idle):
+            if core.applier.idle and loop.time() > deadline:
+                core.jobs.abandon(TIMEOUT, waiting=False)
+                break
+            self._running.loop.wake()
+            await asyncio.sleep(_POLL_S)
+        core.hub.restored()  # Watchers that replay let go of their view.
+
+    async def _replace(self, make: Callable[[], Store]) -> Machine:
+        """Runs `make`, which closes the store and opens its successor, off the loop."""
+        running = self._running
+
+        def replace() -> tuple[Store, Machine]:
+            store = make()
+            return store, running.opened.open_machine(store)
+
+        store, machine = await running.copies.run(replace)
+        running.opened.store = store
+        return machine

@@ -1,0 +1,1 @@
+"""Around the node: flags, configuration, logs, and a cluster of local processes."""

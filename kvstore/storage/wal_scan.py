@@ -1,0 +1,413 @@
+"""Reads a log and gives the verdict: clean, torn (cut it) or corrupt (refuse). Changes nothing.
+
+The rules, for the batch at which a segment stops making sense:
+
+* *Torn* only in the last segment, only if a whole sector of the batch is zero that was not
+  written as zeros, and only if no later batch says that everything up to here had been synced.
+  Such a batch was being written when the machine stopped; nobody was promised anything.
+* *Corrupt* is everything else: a flipped bit, a record in the wrong place, a missing segment, a
+  file shorter or longer than it was made. A segment gets its full size before it gets its name,
+  so no crash makes it short; what a cut file held can no longer be known.
+* *Clean* otherwise.
+
+What this cannot see: damage to the very last batch, written after the last sync mark, that
+looks exactly like a torn write. Closing the log writes such a mark, and so does every next batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import google_crc32c
+import msgpack
+
+from raft.types import Entry, HardState
+
+from .disk import Disk
+from .errors import WalCorrupt, WalMissing
+from .limits import SECTOR_BYTES, SIZE_MARK_BYTES
+from .wal_format import (
+    HEAD,
+    HEADER_BYTES,
+    RECORD,
+    RECORD_OVERHEAD_BYTES,
+    ZERO_SECTOR,
+    BatchHead,
+    RecordKind,
+    SegmentHeader,
+    count_zero_sectors,
+    decode_header,
+    padded,
+    parse_name,
+    read_head,
+)
+
+__all__ = ("Scan", "SegmentInfo", "TornTail", "WalIdentity", "scan_log")
+
+_extend = google_crc32c.extend
+_ZERO_PIECE: Final = bytes(1024**2)
+
+
+class WalIdentity(NamedTuple):
+    """Whose log it is."""
+
+    cluster_id: int
+    member_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class TornTail:
+    """The unfinished end of a log: never promised to anyone, to be cut."""
+
+    path: Path
+    offset: int
+    size_bytes: int
+    why: str
+
+
+class SegmentInfo(NamedTuple):
+    """One segment that counts."""
+
+    path: Path
+    header: SegmentHeader
+    header_crc: int
+
+
+@dataclass(slots=True)
+class Scan:
+    """A readable log. `entries` are those with index > keep_after, `base` is the one before."""
+
+    identity: WalIdentity
+    segments: list[SegmentInfo]
+    hard_state: HardState
+    base: tuple[int, int]
+    last: tuple[int, int]
+    """Index and term of the last entry, or of what the log begins behind."""
+    entries: list[Entry]
+    chain: int
+    end: int
+    """Where the next batch goes in the last segment."""
+    torn: TornTail | None
+    leftovers: list[Path]
+    """Unfinished or void files that may be removed, in the order in which to remove them."""
+    batches: int
+    bytes_read: int
+    marks: list[tuple[int, int]]
+    """(first index, record bytes before it) of a record every SIZE_MARK_BYTES or so."""
+    record_bytes: int
+
+
+def scan_log(disk: Disk, directory: Path, *, keep_after: int, settle: bool = True) -> Scan:
+    """Reads and checks all of a log; raises WalMissing or WalCorrupt.
+
+    `settle` syncs the last segment and drops it from the cache first: after a failed sync of an
+    earlier process the cache may show what the medium never got.
+    """
+    segments, leftovers = _segments(disk, directory)
+    replay = _Replay(keep_after, segments[0].header)
+    chain = segments[0].header.previous_crc
+    bytes_read = 0
+    for number, segment in enumerate(segments):
+        is_last = number == len(segments) - 1
+        data = _read(disk, segment, settle=settle and is_last)
+        bytes_read += len(data)
+        _check_header_fits(segment, replay, chain)
+        reader = _SegmentReader(segment, data, replay, chain)
+        reader.run()
+        if not is_last and (reader.stop or reader.used_end() > reader.position):
+            raise WalCorrupt(segment.path, reader.position, reader.stop or _LOST_HEAD)
+        chain = reader.chain
+    torn = reader.torn_tail()
+    entries, base, last = replay.finish(segment.path)
+    if replay.hard_state.commit > max(last[0], keep_after):
+        raise WalCorrupt(
+            segment.path,
+            reader.position,
+            f"the log ends at entry {last[0]}, but entry {replay.hard_state.commit} was committed",
+        )
+    header = segments[0].header
+    return Scan(
+        identity=WalIdentity(header.cluster_id, header.member_id),
+        segments=segments,
+        hard_state=replay.hard_state,
+        base=base,
+        last=last,
+        entries=entries,
+        chain=chain,
+        end=reader.position,
+        torn=torn,
+        leftovers=leftovers,
+        batches=replay.batches,
+        bytes_read=bytes_read,
+        marks=replay.marks,
+        record_bytes=replay.record_bytes,
+    )
+
+
+_LOST_HEAD: Final = "the head of a batch is missing, but the segment goes on behind it"
+
+
+def _segments(disk: Disk, directory: Path) -> tuple[list[SegmentInfo], list[Path]]:
+    """The segments that count, in order, and the files that do not."""
+    names = disk.list(directory)
+    found = sorted((*parsed, name) for name in names if (parsed := parse_name(name)) is not None)
+    leftovers = [directory / name for name in names if name.endswith(".wal.tmp")]
+    if not found:
+        raise WalMissing(directory)
+    segments: list[SegmentInfo] = []
+    for sequence, first_index, name in reversed(found):
+        path = directory / name
+        if segments and segments[0].header.restart:
+            leftovers.append(path)
+            continue
+        if segments and segments[0].header.sequence != sequence + 1:
+            raise WalCorrupt(path, 0, f"the log segment after this one, {sequence + 1}, is missing")
+        file = disk.open(path)
+        try:
+            header, crc = decode_header(path, file.read_at(0, HEADER_BYTES))
+        finally:
+            file.close()
+        if (header.sequence, header.first_index) != (sequence, first_index):
+            raise WalCorrupt(path, 0, "the segment header does not belong to the file's name")
+        segments.insert(0, SegmentInfo(path, header, crc))
+    first = segments[0].header
+    for path, header, _ in segments:
+        if (header.cluster_id, header.member_id) != (first.cluster_id, first.member_id):
+            raise WalCorrupt(path, 0, "the segment belongs to another member or cluster")
+    return segments, leftovers
+
+
+def _read(disk: Disk, segment: SegmentInfo, *, settle: bool) -> bytes:
+    file = disk.open(segment.path)
+    try:
+        if settle:
+            file.datasync()
+            file.drop_cache()
+        size, size_made = file.size(), segment.header.size_bytes
+        if size != size_made:
+            raise WalCorrupt(
+                segment.path,
+                min(size, size_made),
+                f"the file has {size} bytes, but was made with {size_made}",
+            )
+        return file.read_at(0, size)
+    finally:
+        file.close()
+
+
+def _check_header_fits(segment: SegmentInfo, replay: _Replay, chain: int) -> None:
+    """A segment must continue where the one before it ends."""
+    header = segment.header
+    if header.previous_crc != chain or header.first_index != replay.last_index + 1:
+        raise WalCorrupt(
+            segment.path,
+            0,
+            f"the segment begins behind entry {header.first_index - 1}, the one before it ends "
+            f"with entry {replay.last_index} or another checksum: records are missing between",
+        )
+
+
+class _Span(NamedTuple):
+    """Entries first..last of one record; undecoded, and perhaps replaced from `last` on."""
+
+    first: int
+    last: int
+    data: bytes
+    start: int
+    end: int
+
+
+class _Replay:
+    """The log as the records read so far make it."""
+
+    def __init__(self, keep_after: int, header: SegmentHeader) -> None:
+        self.keep_after = keep_after
+        self.hard_state = header.hard_state
+        self.floor = (header.first_index - 1, header.previous_term)
+        self.last_index = header.first_index - 1
+        self.spans: list[_Span] = []
+        self.batches = 0
+        self.record_bytes = 0
+        self.marks: list[tuple[int, int]] = []
+
+    def entries(self, span: _Span) -> str | None:
+        """Takes a record of entries; what is wrong with it, if anything."""
+        first, last = span.first, span.last
+        if not 0 < first <= last:
+            return f"a record claims to hold the entries {first} to {last}"
+        if first > self.last_index + 1:
+            return f"entry {first} follows entry {self.last_index}: entries are missing between"
+        spans = self.spans
+        if first <= self.last_index:
+            while spans and spans[-1].first >= first:
+                spans.pop()
+            if spans and spans[-1].last >= first:
+                spans[-1] = spans[-1]._replace(last=first - 1)
+        elif spans and spans[-1].last < self.keep_after:
+            # Not needed any more, not even for the term of the entry at keep_after.
+            spans.clear()
+        spans.append(span)
+        self.last_index = last
+        if not self.marks or self.record_bytes - self.marks[-1][1] >= SIZE_MARK_BYTES:
+            self.marks.append((first, self.record_bytes))
+        self.record_bytes += span.end - span.start + RECORD_OVERHEAD_BYTES
+        return None
+
+    def state(self, payload: bytes) -> str | None:
+        """Takes a record of the hard state; what is wrong with it, if anything."""
+        try:
+            self.hard_state = HardState(*msgpack.unpackb(payload))
+        except (ValueError, TypeError) as error:
+            return f"a record of the hard state cannot be read: {error}"
+        self.record_bytes += len(payload) + RECORD_OVERHEAD_BYTES
+        return None
+
+    def finish(self, path: Path) -> tuple[list[Entry], tuple[int, int], tuple[int, int]]:
+        """(entries behind the base, base, last entry's index and term)."""
+        base = self.floor
+        entries: list[Entry] = []
+        for span in self.spans:
+            decoded = _decode_entries(path, span)
+            # A record may reach back over the floor, into segments released since.
+            behind = max(self.keep_after, self.floor[0])
+            skipped = min(max(behind - span.first + 1, 0), len(decoded))
+            if skipped:
+                base = (decoded[skipped - 1].index, decoded[skipped - 1].term)
+            entries += decoded[skipped:]
+        last = (entries[-1].index, entries[-1].term) if entries else base
+        return entries, base, last
+
+
+def _decode_entries(path: Path, span: _Span) -> list[Entry]:
+    try:
+        rows = msgpack.unpackb(span.data[span.start : span.end], use_list=False)
+        entries = [Entry._make(row) for row in rows]
+    except (ValueError, TypeError) as error:
+        raise WalCorrupt(path, span.start, f"a record of entries cannot be read: {error}") from None
+    wanted = span.last - span.first + 1  # fewer than there are if a later record replaced some
+    if len(entries) < wanted or [entry.index for entry in entries] != list(
+        range(span.first, span.first + len(entries))
+    ):
+        raise WalCorrupt(path, span.start, "a record holds other entries than it says")
+    return entries[:wanted]
+
+
+class _SegmentReader:
+    """Walks the batches of one segment; stops at its end or at what makes no sense."""
+
+    def __init__(self, segment: SegmentInfo, data: bytes, replay: _Replay, chain: int) -> None:
+        self.path = segment.path
+        self.seed = segment.header_crc
+        self.data = data
+        self.replay = replay
+        self.chain = chain
+        self.position = HEADER_BYTES
+        self.stop: str | None = None
+        """Why the walk ended before the written part did; None at a sector of zeros."""
+        self.head: BatchHead | None = None
+        """The head of the batch at which it stopped, if that much was readable."""
+
+    def run(self) -> None:
+        """Hands every record up to the first doubtful batch to the replay."""
+        data, seed, size = self.data, self.seed, len(self.data)
+        position = HEADER_BYTES
+        while position < size:
+            head = read_head(data, position, seed)
+            if head is None:
+                if data[position : position + SECTOR_BYTES] != ZERO_SECTOR:
+                    self.stop = "this is not the head of a batch"
+                break
+            start = position + HEAD.size
+            end = start + head.length
+            after = position + padded(HEAD.size + head.length)
+            if after > size:
+                self.stop = "the batch is longer than the segment"
+            elif not self._checks_out(start, end, head) or data[end:after].strip(b"\0"):
+                self.stop = "the batch does not match its checksum"
+            if self.stop is not None:
+                self.head = head
+                break
+            self._replay_batch(start, end)
+            self.chain = head.crc
+            self.replay.batches += 1
+            position = after
+        self.position = position
+
+    def _checks_out(self, at: int, end: int, head: BatchHead) -> bool:
+        """Whether the records fill the batch and each CRC follows from the one before."""
+        data, chain = self.data, self.chain
+        while at < end:
+            length = int.from_bytes(data[at : at + 4], "big")
+            crc_at = at + RECORD.size + length
+            chain = _extend(chain, data[at:crc_at])
+            at = crc_at + 4
+            if at > end or data[crc_at:at] != chain.to_bytes(4, "big"):
+                return False
+        return chain == head.crc
+
+    def _replay_batch(self, at: int, end: int) -> None:
+        data, replay = self.data, self.replay
+        while at < end:
+            length, kind, first, last = RECORD.unpack_from(data, at)
+            start = at + RECORD.size
+            problem: str | None
+            if kind == RecordKind.ENTRIES:
+                problem = replay.entries(_Span(first, last, data, start, start + length))
+            elif kind == RecordKind.HARD_STATE:
+                problem = replay.state(data[start : start + length])
+            else:
+                problem = f"a record of kind {kind}, which this program does not know"
+            if problem is not None:
+                raise WalCorrupt(self.path, at, problem)
+            at = start + length + 4
+
+    def used_end(self) -> int:
+        """Where the zeros at the end of the file begin (at `position` at the earliest)."""
+        data = self.data
+        used = self.position
+        for at in range(self.position, len(data), len(_ZERO_PIECE)):
+            piece = data[at : at + len(_ZERO_PIECE)]
+            if piece != _ZERO_PIECE[: len(piece)]:
+                used = at + len(piece.rstrip(b"\0"))
+        return used
+
+    def torn_tail(self) -> TornTail | None:
+        """The verdict over the last segment: None if clean, the tail if torn.
+
+        Raises WalCorrupt if neither.
+        """
+        used_end = self.used_end()
+        if used_end == self.position:
+            return None
+        head = self.head
+        if head is None and self.stop is not None:
+            raise WalCorrupt(self.path, self.position, self.stop)
+        why = self.stop or _LOST_HEAD
+        search_from = self.position + SECTOR_BYTES
+        if head is not None:
+            why = f"{why} and a sector of it was never written"
+            search_from = self._check_missing_sector(head)
+        for at in range(search_from, used_end, SECTOR_BYTES):
+            later = read_head(self.data, at, self.seed)
+            if later is not None and later.synced > self.position:
+                raise WalCorrupt(
+                    self.path,
+                    self.position,
+                    f"{why}, but the batch at byte {at} was written after all up to byte "
+                    f"{later.synced} had been synced",
+                )
+        return TornTail(self.path, self.position, used_end - self.position, why)
+
+    def _check_missing_sector(self, head: BatchHead) -> int:
+        """Where the batch ends; raises WalCorrupt unless a sector of it was never written."""
+        after = self.position + padded(HEAD.size + head.length)
+        if after > len(self.data):
+            raise WalCorrupt(self.path, self.position, str(self.stop))
+        if count_zero_sectors(self.data[self.position : after]) <= head.zero_sectors:
+            raise WalCorrupt(self.path, self.position, str(self.stop))
+        following = self.data[after : after + SECTOR_BYTES]
+        if following.strip(b"\0") and read_head(self.data, after, self.seed) is None:
+            raise WalCorrupt(self.path, after, "this is not the head of a batch")
+        return after
