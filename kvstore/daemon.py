@@ -38,14 +38,24 @@ from kvstore.node.errors import (
     StopReason,
 )
 from kvstore.node.node import Node
-from kvstore.serving.binding import bind_all
+from kvstore.serving.binding import bind_all, socket_address
 from kvstore.serving.config import ServerConfig
 from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.logging import LogWriter
 from kvstore.serving.readings import NodeReadings
 from kvstore.serving.transports import Front, choose_transport, open_front
 from kvstore.serving.versions import PROTOCOL_VERSION
-from kvstore.storage.errors import DirectoryLocked, DiskFailed, SnapshotCorrupt, WalCorrupt
+from kvstore.storage.errors import (
+    DirectoryLocked,
+    DiskFailed,
+    SnapshotCorrupt,
+    StorageError,
+    StoreCorrupt,
+    StoreFailed,
+    StoreFull,
+    WalCorrupt,
+    WalMissing,
+)
 
 __all__ = ("READY_LINE", "MakeNode", "run")
 
@@ -67,7 +77,14 @@ T = TypeVar("T")
 MakeNode = Callable[[NodeConfig, Metrics], Node]
 
 
-async def run(config: ServerConfig, log: LogWriter, make_node: MakeNode = Node) -> int:
+def over_tcp(config: NodeConfig, metrics: Metrics) -> Node:
+    """A node that reaches its peers as a server does."""
+    from kvstore.peers import TcpNetwork
+
+    return Node(config, metrics, network=TcpNetwork())
+
+
+async def run(config: ServerConfig, log: LogWriter, make_node: MakeNode = over_tcp) -> int:
     """Runs the server until it is told or has to stop; returns the exit code."""
     asked = asyncio.Event()
     _listen_for_signals(asked, log)
@@ -84,6 +101,9 @@ async def run(config: ServerConfig, log: LogWriter, make_node: MakeNode = Node) 
     except ServerStopError as stop:
         _LOG.error("%s", stop.sentence, extra={"exit_code": int(stop.code)})
         code = stop.code
+    except Exception:
+        _LOG.exception("stopping because of an unexpected error; please report it")
+        code = ExitCode.FAILED
     try:
         async with asyncio.timeout(STOP_LIMIT_S):
             await server.stop(grace_s=0.0 if code is ExitCode.DISK_FAILED else CALL_GRACE_S)
@@ -146,7 +166,7 @@ class _Server:
             READY_LINE,
             extra={
                 "addresses": self._front.addresses,
-                "http": [url.text for url in config.http_urls],
+                "http": [socket_address(each) for each in http_sockets],
                 "transport": self._front.kind,
                 "has_leader": bool(self.node.leader_id),
             },
@@ -174,7 +194,7 @@ class _Server:
                 "python": platform.python_version(),
                 "event_loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
                 "transport": choose_transport(config.grpc.transport),
-                "name": config.node.name,
+                "member": config.node.name,
                 "data_dir": str(config.node.data_dir),
                 "listen_peer_urls": list(config.node.listen_peer_urls),
                 "listen_client_urls": [url.text for url in config.client_urls],
@@ -198,10 +218,15 @@ class _Server:
     async def _start_node(self) -> None:
         try:
             await self.node.start()
-        except StartupError as error:
+        except (StartupError, StorageError) as error:
             raise ServerStopError(_startup_code(error), str(error)) from error
         except OSError as error:
-            raise ServerStopError(ExitCode.FAILED, f"the member cannot start: {error}") from error
+            peers = ", ".join(self._config.node.listen_peer_urls)
+            raise ServerStopError(
+                ExitCode.FAILED,
+                f"cannot listen for members at {peers}: {error.strerror or error} "
+                "(--listen-peer-urls)",
+            ) from error
 
     async def _wait_for_leader(self) -> None:
         """Waits while no leader is known, but not for ever: local reads work without one."""
@@ -245,7 +270,7 @@ def _prepare_directory(path: Path) -> None:
         )
 
 
-def _startup_code(error: StartupError) -> ExitCode:
+def _startup_code(error: BaseException) -> ExitCode:
     """The exit code of a member that cannot start, by what lies at the bottom of its error."""
     cause: BaseException | None = error
     while cause is not None:
@@ -256,9 +281,9 @@ def _startup_code(error: StartupError) -> ExitCode:
                 return ExitCode.OTHER_CLUSTER
             case DirectoryLocked():
                 return ExitCode.DATA_DIR
-            case WalCorrupt() | SnapshotCorrupt():
+            case WalCorrupt() | WalMissing() | SnapshotCorrupt() | StoreCorrupt():
                 return ExitCode.CORRUPT
-            case DiskFailed():
+            case DiskFailed() | StoreFailed() | StoreFull():
                 return ExitCode.DISK_FAILED
         cause = cause.__cause__
     return ExitCode.FAILED

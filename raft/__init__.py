@@ -1,1 +1,1 @@
-"""The Raft consensus core: pure functions over messages, no I/O, no clock, no randomness of its own."""
+"""The Raft consensus core: pure functions over messages; no I/O, no clock, no own randomness."""

@@ -19,6 +19,7 @@ __all__ = (
     "Entry",
     "EntryKind",
     "HardState",
+    "ReadState",
     "Role",
     "SnapshotMeta",
 )
@@ -37,14 +38,14 @@ class EntryKind(IntEnum):
 class Entry(NamedTuple):
     """One position of the replicated log (thesis 3.5)."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # our field, not tuple.index
     term: int
     kind: int
     data: bytes
 
 
 class HardState(NamedTuple):
-    """What must be on disk before a promise leaves the node (thesis figure 3.1, "persistent state")."""
+    """What must be on disk before a promise leaves (thesis figure 3.1, "persistent state")."""
 
     term: int
     vote: int
@@ -64,9 +65,20 @@ class ConfState(NamedTuple):
 class SnapshotMeta(NamedTuple):
     """The last entry that a snapshot covers, and the configuration as of that entry."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # our field, not tuple.index
     term: int
     conf: ConfState
+
+
+class ReadState(NamedTuple):
+    """The outcome of one read_index attempt.
+
+    `index`: a read served once the state machine has applied it is linearizable. None: the leader
+    or the term changed before a quorum confirmed, so nothing is known.
+    """
+
+    context: int
+    index: int | None  # type: ignore[assignment]  # our field, not tuple.index
 
 
 class Role(IntEnum):

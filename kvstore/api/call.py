@@ -38,6 +38,7 @@ __all__ = (
     "UnaryHandler",
     "UnaryMethod",
     "crashed",
+    "detach",
 )
 
 UnaryAnswer = bytes | Coroutine[Any, Any, bytes] | None
@@ -87,6 +88,7 @@ class Call:
 
     def fail(self, error: EtcdError) -> None:
         """Ends a unary call with an error status."""
+        detach(error)
         if not self.finished:
             self.finished = True
             self._send(b"", error)
@@ -239,6 +241,15 @@ class MethodTable:
 
     def __len__(self) -> int:
         return len(self._methods)
+
+
+def detach(error: EtcdError) -> None:
+    """Drops what raising has tied to an error.
+
+    The catalogue's errors live as long as the process; each raise would leave one more
+    traceback on them, with the frames and requests that it holds.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def crashed(method: Method, error: BaseException) -> EtcdError:

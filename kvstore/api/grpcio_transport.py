@@ -26,6 +26,7 @@ from kvstore.api.call import (
     StreamMethod,
     UnaryMethod,
     crashed,
+    detach,
 )
 from kvstore.errors import Code, EtcdError
 
@@ -107,9 +108,23 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, table: MethodTable) -> None:
         self._handlers = {method.path: _handler(table, method) for method in table}
+        self._services = {method.service for method in table}
 
-    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler | None:
-        return self._handlers.get(handler_call_details.method)
+    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler:
+        path = handler_call_details.method
+        return self._handlers.get(path) or self._unknown(path)
+
+    def _unknown(self, path: str) -> grpc.RpcMethodHandler:
+        """Answers as grpc-go does, which names what is missing."""
+        service, _, name = path.removeprefix("/").rpartition("/")
+        text = f"unknown service {service}"
+        if service in self._services:
+            text = f"unknown method {name} for service {service}"
+
+        async def refuse(_requests: Any, context: Any) -> None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _handler(table: MethodTable, method: Method) -> grpc.RpcMethodHandler:
@@ -153,6 +168,7 @@ class _GrpcioCall(Call):
 
 async def _abort(method: Method, context: Any, error: EtcdError) -> None:
     method.handled[error.code] += 1
+    detach(error)
     await context.abort(_STATUS[int(error.code)], error.message)
 
 

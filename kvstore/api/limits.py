@@ -14,7 +14,6 @@ __all__ = (
     "SNAPSHOT_CHUNK_BYTES",
     "TAKE_BYTES",
     "TAKE_MESSAGES",
-    "UNANSWERED_WATCH_REQUESTS",
 )
 
 REQUEST_OVERHEAD_BYTES = 512 * 1024
@@ -32,9 +31,6 @@ TAKE_MESSAGES = 64
 
 TAKE_BYTES = 1024 * 1024
 """Bytes that a transport takes from a session at once (one message may be larger)."""
-
-UNANSWERED_WATCH_REQUESTS = 1_024
-"""Requests on one watch stream accepted between two rounds of output; then reading pauses."""
 
 KEEP_ALIVES_IN_FLIGHT = 128
 """Keep-alives of one stream that wait for their answer; then reading pauses."""

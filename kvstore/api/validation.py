@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError, Message
 
+from kvstore.api.facade import Node
 from kvstore.errors import (
     DUPLICATE_KEY,
     EMPTY_KEY,
@@ -16,6 +17,7 @@ from kvstore.errors import (
     KEY_NOT_FOUND,
     LEASE_PROVIDED,
     MEMBER_BAD_URLS,
+    NO_SPACE,
     REQUEST_TOO_LARGE,
     TOO_MANY_OPS,
     VALUE_PROVIDED,
@@ -29,6 +31,7 @@ __all__ = (
     "check_delete",
     "check_peer_urls",
     "check_put",
+    "check_quota",
     "check_range",
     "check_size",
     "check_txn",
@@ -71,6 +74,15 @@ def parse_streamed(kind: type[M], payload: bytes) -> M:
             Code.INTERNAL, f"grpc: failed to unmarshal the received message: {error}"
         ) from None
     return message
+
+
+def check_quota(node: Node, cost_bytes: int) -> None:
+    """Refuses what would add data beyond the quota; what adds none always passes.
+
+    Comes before the request's own checks, as in etcd. The node raises the NOSPACE alarm.
+    """
+    if cost_bytes and node.over_quota(cost_bytes):
+        raise NO_SPACE
 
 
 def check_size(payload: bytes, max_request_bytes: int) -> None:
@@ -255,7 +267,7 @@ def _ops_cost(ops: Iterable[rpc_pb2.RequestOp]) -> int:
     return cost
 
 
-def check_peer_urls(urls: Sequence[str]) -> tuple[str, ...]:
+def check_peer_urls(urls: Sequence[str]) -> list[str]:
     """A new member's peer URLs, trimmed and sorted; refuses an empty list and unusable ones."""
     if not urls:
         raise MEMBER_BAD_URLS
@@ -270,4 +282,4 @@ def check_peer_urls(urls: Sequence[str]) -> tuple[str, ...]:
             continue
         if parts.scheme not in ("http", "https") or port is None or parts.path:
             raise MEMBER_BAD_URLS
-    return tuple(trimmed)
+    return trimmed

@@ -6,8 +6,8 @@ The rules (those of etcd's Go client, which servers are built for):
   server refused it before proposing it.
 * Moving to an endpoint not yet asked in this round costs no pause; each full round does, and the
   pauses double up to a bound.
-* With several endpoints a read's attempt gets half of the time that is left, so that a member
-  that hangs does not use up the whole deadline.
+* With several endpoints an attempt that may be repeated gets half of the time that is left, so
+  that a member that hangs does not use up the whole deadline.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Attempts:
         left = self._deadline - now
         if math.isinf(left):
             return None
-        halve = self._effect is Effect.READ and self._endpoints > 1 and not self._single
+        halve = self._effect is not Effect.WRITE and self._endpoints > 1 and not self._single
         if halve and self._failures + 1 < UNARY_ATTEMPTS_MAX:
             return max(left / 2, min(left, _HALVING_MIN_S), 0.0)
         return max(left, 0.0)

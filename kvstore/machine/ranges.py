@@ -50,7 +50,7 @@ class RangeAnswer(NamedTuple):
     """A RangeResponse without its header, and what a caller that pages wants to know."""
 
     body: bytes
-    total: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody misses
     """Keys in the range, whatever limit and filters say."""
     more: bool
     returned: int

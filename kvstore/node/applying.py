@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvstore.machine.command import CommandKind
-from kvstore.machine.machine import ApplyBatch, Machine, Result
+from kvstore.machine import ApplyBatch, Machine, Result
 from kvstore.node.limits import (
     APPLY_BATCH_BYTES,
     APPLY_BATCH_ENTRIES,
@@ -46,6 +46,7 @@ class Applier:
         self._batch: ApplyBatch | None = None
         self._entries: list[Entry] = []
         self._paused = False
+        self._held: dict[int, int] = {}
         self._kept: deque[tuple[int, int]] = deque()
         self._kept_bytes = 0
 
@@ -165,10 +166,17 @@ class Applier:
         kind = CommandKind.MEMBER_ATTRIBUTES
         return any(entry.data and entry.data[0] == kind for entry in entries)
 
+    def keep_log_behind(self, peer_id: int, index: int | None) -> None:
+        """A peer is being sent a snapshot of `index` and will need what follows; None: no more."""
+        if index is None:
+            self._held.pop(peer_id, None)
+        else:
+            self._held[peer_id] = index
+
     def _compact_log(self) -> None:
         """Drops entries from memory that no follower should need: by count, and by bytes."""
         raft = self._core.raft
-        target = self.applied_index - self._catchup_entries
+        target = min((self.applied_index - self._catchup_entries, *self._held.values()))
         while self._kept_bytes > MAX_RAFT_LOG_BYTES and len(self._kept) > 1:
             index, size = self._kept.popleft()
             self._kept_bytes -= size

@@ -72,6 +72,9 @@ SNAPSHOT_MIN_WAL_BYTES = 64 * 1024**2
 """No periodic snapshot before the WAL grew by this much since the last one."""
 SNAPSHOT_FILES_KEPT = 2
 
+SNAPSHOT_CHECK_S = 1.0
+"""How often the rule for periodic snapshots is looked at."""
+
 SNAPSHOT_SEND_RETRY_S = 1.0
 """Pause before a follower whose snapshot could not be made or sent is tried again."""
 
@@ -98,3 +101,13 @@ FIRST_STREAM_CHUNK_KEYS = 10
 PEER_CALL_TIMEOUT_S = 5.0
 STOP_TRANSFER_S = 2.0
 """How long a stopping leader waits for a successor."""
+
+JOIN_TIMEOUT_S = 10.0
+JOIN_ATTEMPT_PAUSE_S = 0.3
+"""How long, and how often, a member that joins asks for somebody of its cluster."""
+
+LOOK_FOR_CLUSTER_S = 0.5
+"""How long a founding member looks whether its cluster is running already."""
+
+SWEEP_SLICE_REVISIONS = 100
+"""Revisions that one slice of the background sweep goes through (2 to 5 ms)."""

@@ -43,7 +43,7 @@ class Outside(Protocol):
     def send_snapshot(self, peer_id: int) -> None:
         """Makes or finds a snapshot and sends it, in the background."""
 
-    def install(self, persist: Persist) -> None:
+    def begin_install(self, persist: Persist) -> None:
         """Installs `persist.snapshot`, in the background, then calls `MemberLoop.installed`."""
 
     def background(self) -> bool:
@@ -104,6 +104,10 @@ class MemberLoop:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
+    def turn_now(self) -> None:
+        """A turn at once, for callers who need to see what comes of it."""
+        self._turn()
+
     # ---- turns -----------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -113,7 +117,7 @@ class MemberLoop:
         try:
             busy = self._work()
         except Exception as error:
-            self._broken(error)
+            self.broken(error)
             return
         if busy:
             self.wake()
@@ -142,7 +146,7 @@ class MemberLoop:
                 self._outside.send(peer_id, messages)
         if work.persist is not None:
             if work.batch is None:
-                self._outside.install(work.persist)
+                self._outside.begin_install(work.persist)
             else:
                 self._write(work.persist, work.batch)
         for peer_id in work.snapshot_targets:
@@ -155,7 +159,7 @@ class MemberLoop:
 
         def report(_value: Any, error: BaseException | None) -> None:
             if error is not None:
-                self._broken(error)
+                self.broken(error)
                 return
             self._metrics.wal_fsync_seconds.observe(self._loop.time() - began)
             self.core.persisted(persist)
@@ -173,7 +177,7 @@ class MemberLoop:
         else:
             self._write(persist, batch)
 
-    def _broken(self, error: BaseException) -> None:
+    def broken(self, error: BaseException) -> None:
         """Something failed that must not fail: this member is over."""
         if not self._running:
             return

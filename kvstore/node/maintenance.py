@@ -201,7 +201,7 @@ class Duties:
                 await self.raise_alarm(rpc_pb2.NOSPACE, node.member_id)
             await asyncio.sleep(DISK_CHECK_S)
 
-    def alarm_soon(self, alarm: int) -> None:
+    def alarm_soon(self, alarm: rpc_pb2.AlarmType) -> None:
         """Raises an alarm for this member in the background; once at a time."""
         if self._alarming:
             return
@@ -223,7 +223,7 @@ class Duties:
         if task in self._tasks:
             self._tasks.remove(task)
 
-    async def raise_alarm(self, alarm: int, member_id: int) -> None:
+    async def raise_alarm(self, alarm: rpc_pb2.AlarmType, member_id: int) -> None:
         """Activates an alarm through the log, unless it is active already."""
         node = self._node
         if (member_id, alarm) in node.alarms():

@@ -47,7 +47,7 @@ from kvstore.errors import (
     EtcdError,
 )
 from kvstore.machine.command import CommandKind, encode, expiry_payload
-from kvstore.machine.machine import Machine
+from kvstore.machine import Machine
 from kvstore.node.applying import Applier
 from kvstore.node.leasing import Lessor
 from kvstore.node.limits import MAX_APPLY_LAG_ENTRIES, REQUEST_TIMEOUT_BASE_S

@@ -15,7 +15,7 @@ from typing import Any
 from kvstore import errors
 from kvstore.errors import EtcdError
 from kvstore.machine.command import CommandKind
-from kvstore.machine.machine import Machine, View
+from kvstore.machine import Machine, View
 from kvstore.machine.membership import Member
 from kvstore.machine.quota import DEFAULT_QUOTA_BYTES
 from kvstore.metrics import Metrics
@@ -29,6 +29,7 @@ from kvstore.node.proposals import Done
 from kvstore.node.reads import Reading
 from kvstore.node.remote import RENEW, TIMES, LeaderCalls
 from kvstore.node.streams import range_chunks, snapshot_chunks
+from kvstore.node.transport import PeerNetwork
 from kvstore.pb import rpc_pb2
 from kvstore.watch.hub import WatchHub
 
@@ -41,8 +42,16 @@ _MAX_LEASE_ID = (1 << 63) - 1
 class Node:
     """One member of a cluster. `start` it, serve from it, `stop` it; it is not started twice."""
 
-    def __init__(self, config: NodeConfig, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        metrics: Metrics | None = None,
+        *,
+        network: PeerNetwork,
+    ) -> None:
+        """`network`: how members reach each other (`peers.TcpNetwork` in a server)."""
         self.config = config
+        self._network = network
         self.metrics = metrics or Metrics()
         self.cluster_id = 0
         self.member_id = 0
@@ -57,11 +66,11 @@ class Node:
         """Opens the data directory, joins the cluster; raises StartupError with a sentence."""
         assert self._running is None, "a node is started once"
         self._stop_reason = asyncio.get_running_loop().create_future()
-        running = await launch(self, self._fail)
+        running = await launch(self, self._network, self._fail)
         self._running = running
         self.cluster_id = running.cluster_id
         self.member_id = running.member_id
-        running.begin()
+        await running.begin()
 
     async def stop(self) -> None:
         """Hands leadership over, answers what waits, closes the files. Idempotent."""
@@ -411,7 +420,7 @@ class Node:
         return self.running.free_disk_bytes()
 
     def answer_table(self) -> dict[str, Callable[[Any], Awaitable[Any]]]:
-        """What other members may ask this one; names are `kvstore.node.remote`'s."""
+        """What other members may ask about leases; names are `kvstore.node.remote`'s."""
 
         async def renewals(question: Any) -> Any:
             return await self.own_renewals(list(question))
@@ -420,4 +429,4 @@ class Node:
             lease_id, keys = question
             return list(await self.own_lease_times(int(lease_id), bool(keys)))
 
-        return {RENEW: renewals, TIMES: times, **self._changes.answer_table()}
+        return {RENEW: renewals, TIMES: times}

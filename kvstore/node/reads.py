@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kvstore.errors import LEADER_CHANGED, TIMEOUT, TOO_MANY_REQUESTS, EtcdError
-from kvstore.machine.machine import Machine, View
+from kvstore.machine import Machine, View
 from kvstore.node.limits import (
     MAX_PINNED_VIEWS,
     MAX_WAITING_READS,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgpack
 
@@ -32,8 +32,9 @@ from kvstore.node.limits import (
     PEER_CALL_TIMEOUT_S,
 )
 from kvstore.node.proposals import Done
+from kvstore.node.transport import PeerTransport
 
-__all__ = ("LeaderCalls", "Transport", "answer_call")
+__all__ = ("HASH_KV", "PROMOTE", "RENEW", "TIMES", "Handler", "LeaderCalls", "answer_call")
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,13 +44,6 @@ PROMOTE = "member_promote"
 HASH_KV = "hash_kv"
 
 Handler = Callable[[Any], Awaitable[Any]]
-
-
-class Transport(Protocol):
-    """The peers, as far as calls go."""
-
-    async def call(self, peer_id: int, method: str, payload: bytes, timeout_s: float) -> bytes:
-        """Asks a peer; raises OSError, EOFError or TimeoutError when no answer came."""
 
 
 async def answer_call(handler: Handler, payload: bytes) -> bytes:
@@ -83,7 +77,7 @@ class LeaderCalls:
     """Questions to whoever leads."""
 
     def __init__(
-        self, transport: Transport, leader: Callable[[], int], timeout_s: float
+        self, transport: PeerTransport, leader: Callable[[], int], timeout_s: float
     ) -> None:
         self._transport = transport
         self._leader = leader

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kvstore.machine.machine import View
+from kvstore.machine import View
 from kvstore.machine.ranges import RangeAnswer
 from kvstore.machine.wire import varint
 from kvstore.node.limits import (
@@ -107,8 +107,7 @@ async def snapshot_chunks(node: Node, chunk: int) -> AsyncIterator[tuple[bytes, 
     """
     running = node.running
     with tempfile.TemporaryDirectory(dir=running.scratch_dir(), prefix="backup-") as directory:
-        path = Path(directory) / "snapshot"
-        await running.snapshots.write_copy(path)
+        path = await running.snapshots.write_backup(Path(directory))
         size = path.stat().st_size
         padding = -size % SNAPSHOT_STREAM_ALIGNMENT
         remaining = size + padding

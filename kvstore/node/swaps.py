@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.errors import TIMEOUT
-from kvstore.machine.machine import Machine
+from kvstore.machine import Machine
 from kvstore.storage.store import Store
 from raft.node import Persist
 
@@ -61,6 +61,7 @@ class StoreSwaps:
                 running.snapshots.allow_copies()
             batch = core.installed(persist, machine)
             core.hub.restored()
+            running.snapshots.installed()
             running.loop.installed(persist, batch)
             _LOG.info("installed the snapshot of index %d, term %d", meta.index, meta.term)
 
@@ -99,8 +100,7 @@ class StoreSwaps:
 
         def replace() -> tuple[Store, Machine]:
             store = make()
-            return store, running.opened.open_machine(store)
+            return store, Machine(store, running.opened.files.machine_config)
 
-        store, machine = await running.copies.run(replace)
-        running.opened.store = store
+        _, machine = await running.copies.run(replace)
         return machine

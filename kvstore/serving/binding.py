@@ -11,7 +11,7 @@ from pathlib import Path
 from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.urls import ListenUrl
 
-__all__ = ("bind_all",)
+__all__ = ("bind_all", "socket_address")
 
 
 def bind_all(urls: Sequence[ListenUrl], flag: str) -> list[socket.socket]:
@@ -32,6 +32,15 @@ def bind_all(urls: Sequence[ListenUrl], flag: str) -> list[socket.socket]:
                 sockets.append(opened.enter_context(_bind_unix(url, flag)))
         opened.pop_all()
         return sockets
+
+
+def socket_address(bound: socket.socket) -> str:
+    """Where a bound socket is, as people write it."""
+    name = bound.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bind(host: str, port: int, url: ListenUrl, flag: str) -> socket.socket:

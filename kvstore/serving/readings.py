@@ -40,6 +40,18 @@ class NodeReadings:
         return self._node.revision
 
     @property
+    def compact_revision(self) -> int:
+        return self._node.machine.compact_revision
+
+    @property
+    def pending_proposals(self) -> int:
+        return len(self._node.running.core.proposals)
+
+    @property
+    def remote_members(self) -> Sequence[int]:
+        return [member for member in self._node.machine.members if member != self.member_id]
+
+    @property
     def cluster_version(self) -> str:
         return self._node.machine.cluster_version
 

@@ -6,6 +6,9 @@ failed write or sync nothing that the page cache says may be believed); `StoreFu
 `WalMissing` are the operator's to resolve. None of them would strike every replica alike.
 """
 
+# Named after what happened, as the layers above speak of it, without an Error at the end.
+# ruff: noqa: N818
+
 from __future__ import annotations
 
 from pathlib import Path

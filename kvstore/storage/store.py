@@ -4,7 +4,7 @@ Two implementations: `lmdb_store.LmdbStore` for servers, `memory_store.MemorySto
 simulator. One conformance suite (tests/unit/storage/test_store_conformance.py) holds both to
 the behaviour written here.
 
-Rules: keys are any bytes of any length (tables declared `long_keys`) or at most 400 bytes;
+Rules: keys are 1 to 400 bytes, or in tables declared `long_keys` of any length from 1 on;
 order is plain byte order; one write transaction at a time; a read transaction sees the state
 of the last commit before it began, for as long as it lives; nothing is durable until the
 caller arranges it (commits do not fsync).
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ("ReadTxn", "Store", "TableSpec", "WriteTxn")
+__all__ = ("EngineInfo", "ReadTxn", "Store", "TableSpec", "WriteTxn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,15 @@ class TableSpec:
 
     name: str
     long_keys: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Which engine made a store's image; stands in the header of a snapshot."""
+
+    name: str
+    version: str
+    page_bytes: int
 
 
 class ReadTxn(Protocol):
@@ -62,7 +71,11 @@ class WriteTxn(ReadTxn, Protocol):
     """The one open write transaction; it reads its own writes."""
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        """Writes one record, replacing what stood there."""
+        """Writes one record, replacing what stood there.
+
+        ValueError for a key that the table does not take. StoreFull or StoreFailed ends the
+        transaction: nothing of it is kept.
+        """
 
     def put_many(self, table: str, records: Iterable[tuple[bytes, bytes]]) -> None:
         """`put` for each record."""
@@ -71,11 +84,18 @@ class WriteTxn(ReadTxn, Protocol):
         """Removes one record; False if there was none."""
 
     def commit(self) -> None:
-        """Makes all of it visible at once. Raises StoreFull or StoreFailed and leaves nothing."""
+        """Makes all of it visible at once and ends the transaction.
+
+        Raises StoreFull or StoreFailed and leaves nothing.
+        """
 
 
 class Store(Protocol):
     """An open store; `close` waits for running copies."""
+
+    @property
+    def engine(self) -> EngineInfo:
+        """Which engine this is."""
 
     def read(self) -> ReadTxn:
         """A new view of the last committed state (cheap: a microsecond or two)."""
@@ -89,9 +109,26 @@ class Store(Protocol):
     def size_in_use_bytes(self) -> int:
         """Space that live records take (etcd's dbSizeInUse)."""
 
+    def sync(self) -> None:
+        """Makes the last committed state durable: before a clean mark, or a copy's rename."""
+
+    def copy_into(
+        self,
+        txn: ReadTxn,
+        write: Callable[[bytes], object],
+        *,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Hands a compacted image of exactly what `txn` sees to `write`, piece by piece.
+
+        For the copy thread; `txn` must stay open meanwhile. What belongs to the image (its
+        applied index, for a snapshot's header) is read from the same `txn`. `stop` as below.
+        """
+
     def copy_to(self, path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
         """Writes a compacted copy of the last committed state; called from another thread.
 
+        The copy is a store of its own: its content, but not its name, is durable afterwards.
         `stop` is polled between chunks; when it answers True the copy is abandoned with
         CopyStopped and `path` removed.
         """

@@ -64,7 +64,7 @@ class ClusterService:
     async def update(self, call: Call) -> bytes:
         """Replaces the peer URLs; their form is not checked, as in etcd."""
         request = validation.parse(rpc_pb2.MemberUpdateRequest, call.payload)
-        members = await self._node.member_update(request.ID, tuple(request.peerURLs))
+        members = await self._node.member_update(request.ID, list(request.peerURLs))
         response = rpc_pb2.MemberUpdateResponse(members=_messages(members))
         return encoded(response, self._node.header(0))
 

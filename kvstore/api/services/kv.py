@@ -9,7 +9,6 @@ from kvstore.api.call import Call, MethodTable
 from kvstore.api.encoding import length_delimited
 from kvstore.api.facade import Answer, Done, Node, Write
 from kvstore.api.guard import Guard
-from kvstore.api.quota import Quota
 from kvstore.errors import NOT_SUPPORTED_FOR_LEARNER, EtcdError
 from kvstore.pb import rpc_pb2
 
@@ -21,10 +20,9 @@ _SERVICE = "/etcdserverpb.KV/"
 class KVService:
     """Range, RangeStream, Put, DeleteRange, Txn, Compact."""
 
-    def __init__(self, node: Node, guard: Guard, quota: Quota) -> None:
+    def __init__(self, node: Node, guard: Guard) -> None:
         self._node = node
         self._guard = guard
-        self._quota = quota
         self._max_request_bytes = node.config.max_request_bytes
         self._max_txn_ops = node.config.max_txn_ops
 
@@ -63,7 +61,7 @@ class KVService:
         """The request's own bytes become the log entry."""
         payload = call.payload
         request = validation.parse(rpc_pb2.PutRequest, payload)
-        self._quota.check(validation.put_cost(request))
+        validation.check_quota(self._node, validation.put_cost(request))
         validation.check_put(request)
         self._write(Write.PUT, call)
 
@@ -75,7 +73,7 @@ class KVService:
     def txn(self, call: Call) -> None:
         """A transaction that only reads does not go through the log."""
         request = validation.parse(rpc_pb2.TxnRequest, call.payload)
-        self._quota.check(validation.txn_cost(request))
+        validation.check_quota(self._node, validation.txn_cost(request))
         validation.check_txn(request, self._max_txn_ops)
         if validation.is_read_only(request):
             serializable = validation.is_serializable(request)

@@ -9,7 +9,6 @@ from kvstore.api.call import Call, MethodTable, Outlet
 from kvstore.api.encoding import encoded
 from kvstore.api.facade import Answer, Done, Node, Write
 from kvstore.api.guard import Guard
-from kvstore.api.quota import Quota
 from kvstore.errors import LEASE_NOT_FOUND, EtcdError
 from kvstore.pb import rpc_pb2
 
@@ -21,10 +20,9 @@ _SERVICE = "/etcdserverpb.Lease/"
 class LeaseService:
     """LeaseGrant, LeaseRevoke, LeaseKeepAlive, LeaseTimeToLive, LeaseLeases."""
 
-    def __init__(self, node: Node, guard: Guard, quota: Quota) -> None:
+    def __init__(self, node: Node, guard: Guard) -> None:
         self._node = node
         self._guard = guard
-        self._quota = quota
 
     def register(self, table: MethodTable) -> None:
         """Adds the service's methods."""
@@ -47,7 +45,7 @@ class LeaseService:
     def grant(self, call: Call) -> None:
         """Id 0 asks for one; it is chosen here, since every member must apply the same."""
         request = validation.parse(rpc_pb2.LeaseGrantRequest, call.payload)
-        self._quota.check(validation.LEASE_COST_BYTES)
+        validation.check_quota(self._node, validation.LEASE_COST_BYTES)
         payload = call.payload
         if not request.ID:
             request.ID = self._node.new_lease_id()

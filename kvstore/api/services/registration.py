@@ -9,7 +9,6 @@ from kvstore.api.counting import GrpcCollector
 from kvstore.api.facade import Node
 from kvstore.api.guard import Guard
 from kvstore.api.keys import Keys
-from kvstore.api.quota import Quota
 from kvstore.api.services.auth import AuthService
 from kvstore.api.services.cluster import ClusterService
 from kvstore.api.services.election import ElectionService
@@ -40,13 +39,12 @@ def build_api(node: Node) -> Api:
     """Every service over one node."""
     table = MethodTable()
     guard = Guard(node)
-    quota = Quota(node)
     keys = Keys(node)
     health = HealthService(guard)
     for service in (
-        KVService(node, guard, quota),
+        KVService(node, guard),
         WatchService(node, guard),
-        LeaseService(node, guard, quota),
+        LeaseService(node, guard),
         ClusterService(node, guard),
         MaintenanceService(node, guard),
         AuthService(node, guard),

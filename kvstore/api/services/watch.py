@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvstore.api import limits, validation
+from kvstore.api import validation
 from kvstore.api.call import MethodTable, Outlet
 from kvstore.api.facade import Node
 from kvstore.api.guard import Guard
@@ -31,27 +31,16 @@ class _WatchSession:
     """A half-closed stream goes on sending: only the client's leaving ends it."""
 
     def __init__(self, node: Node, outlet: Outlet) -> None:
-        self._outlet = outlet
         self._stream = node.watches.open(outlet.wake)
-        self._unanswered = 0
+        self.take = self._stream.take
+        self.closed = self._stream.close
 
     @property
     def accepting(self) -> bool:
-        return self._unanswered < limits.UNANSWERED_WATCH_REQUESTS
+        return self._stream.accepts_requests
 
     def received(self, payload: bytes) -> None:
         self._stream.request(validation.parse_streamed(rpc_pb2.WatchRequest, payload))
-        self._unanswered += 1
-        if not self.accepting:
-            # Requests without an answer wake nobody; the round of output resets the count.
-            self._outlet.wake()
 
     def half_closed(self) -> None:
         pass
-
-    def take(self, max_messages: int, max_bytes: int) -> list[bytes]:
-        self._unanswered = 0
-        return self._stream.take(max_messages, max_bytes)
-
-    def closed(self) -> None:
-        self._stream.close()

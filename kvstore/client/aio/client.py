@@ -108,6 +108,7 @@ class AsyncClient(ClientBase):
     def _set_up(self) -> None:
         self._watches: set[AsyncWatch] = set()
         self._leases_kept: set[AsyncLease] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """End everything this client has under way; closing twice is fine."""
@@ -119,7 +120,9 @@ class AsyncClient(ClientBase):
         for lease in list(self._leases_kept):
             lease.release()
         for watch in list(self._watches):
-            await watch.cancel()
+            watch.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         for channel in channels:
             await channel.close()
 
@@ -291,6 +294,13 @@ class AsyncClient(ClientBase):
                         raise error from None
 
     # Inside.
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A background task that `close` waits for (whoever made it cancels it)."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _make_channel(self, endpoint: Endpoint) -> Any:
         if endpoint.secure:

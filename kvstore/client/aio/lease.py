@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from kvstore.client import operations
+from kvstore.client.call import Effect
 from kvstore.client.errors import KvError, LeaseNotFoundError
 from kvstore.client.keepalive import KeepAliveSchedule
 from kvstore.client.values import LeaseTimes
@@ -129,8 +131,10 @@ class AsyncLease:
         self.release()
         if self._task is not None:
             await asyncio.wait((self._task,))
+        # Twice does no harm here, where the second refusal is ignored.
+        call = operations.lease_revoke(self.id)._replace(effect=Effect.REPEATABLE)
         try:
-            await self._client.lease_revoke(self.id)
+            await self._client.call(call)
         except LeaseNotFoundError:
             pass
 
@@ -152,7 +156,7 @@ class AsyncLease:
         if self._keep_alive:
             self._schedule.add(self.id, self.ttl_s, sent)
             self._client._leases_kept.add(self)
-            self._task = asyncio.create_task(self._renew(), name="kvstore-keepalive")
+            self._task = self._client._spawn(self._renew(), "kvstore-keepalive")
         return self
 
     async def _renew(self) -> None:

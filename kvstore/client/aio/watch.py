@@ -150,7 +150,7 @@ class AsyncWatch:
         if self._task is None and not self._canceled:
             self._client._check_usable()
             self._client._watches.add(self)
-            self._task = asyncio.create_task(self._run(), name="kvstore-watch")
+            self._task = self._client._spawn(self._run(), "kvstore-watch")
 
     async def _start(self) -> Self:
         self._begin()

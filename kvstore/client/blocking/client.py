@@ -322,6 +322,8 @@ class Client(ClientBase):
             except grpc.RpcError as failure:
                 error = self._failure(failure, endpoint, call.effect)
             except ValueError:  # what grpcio raises on a channel that was closed meanwhile
+                if not self._closed:
+                    raise
                 raise ClientClosedError("the client is closed") from None
             else:
                 return call.convert(answer)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from kvstore.client import operations
+from kvstore.client.call import Effect
 from kvstore.client.endpoints import Endpoint
 from kvstore.client.errors import KvError, LeaseNotFoundError
 from kvstore.client.keepalive import KeepAliveSchedule
@@ -92,8 +93,10 @@ class Lease:
     def revoke(self) -> None:
         """End the lease now and delete its keys; ending it twice is fine."""
         self.release()
+        # Twice does no harm here, where the second refusal is ignored.
+        call = operations.lease_revoke(self.id)._replace(effect=Effect.REPEATABLE)
         try:
-            self._client.lease_revoke(self.id)
+            self._client.call(call)
         except LeaseNotFoundError:
             pass
 

@@ -82,6 +82,11 @@ class NodeCollector(_Quiet):
             "The total number of consensus proposals applied.",
             status.applied_index,
         )
+        yield _gauge(
+            "etcd_server_proposals_pending",
+            "The current number of pending proposals to commit.",
+            node.pending_proposals,
+        )
         yield _gauge("kvstore_raft_term", "The current term.", status.raft_term)
         yield _gauge(
             "etcd_server_quota_backend_bytes",
@@ -101,8 +106,14 @@ class NodeCollector(_Quiet):
         yield _gauge(
             "etcd_debugging_mvcc_current_revision", "The current revision of store.", node.revision
         )
+        yield _gauge(
+            "etcd_debugging_mvcc_compact_revision",
+            "The revision of the last compaction in store.",
+            max(node.compact_revision, 0),
+        )
         yield _gauge("kvstore_leases", "Leases that exist.", node.lease_count())
         yield self._alarms()
+        yield self._peers()
         yield from self._watches()
 
     def _alarms(self) -> Metric:
@@ -113,6 +124,16 @@ class NodeCollector(_Quiet):
         )
         for member, alarm in self._node.alarms():
             family.add_metric([f"{member:x}", rpc_pb2.AlarmType.Name(alarm)], 1)
+        return family
+
+    def _peers(self) -> Metric:
+        family = GaugeMetricFamily(
+            "etcd_network_known_peers",
+            "The current number of known peers.",
+            labels=["Local", "Remote"],
+        )
+        for remote in self._node.remote_members:
+            family.add_metric([f"{self._node.member_id:x}", f"{remote:x}"], 1)
         return family
 
     def _watches(self) -> Iterator[Metric]:

@@ -68,6 +68,18 @@ class Node(Protocol):
     @property
     def revision(self) -> int: ...
     @property
+    def compact_revision(self) -> int:
+        """The newest compacted revision; -1 when nothing ever was."""
+
+    @property
+    def pending_proposals(self) -> int:
+        """Changes handed in here that are not applied yet."""
+
+    @property
+    def remote_members(self) -> Sequence[int]:
+        """Ids of all other members."""
+
+    @property
     def cluster_version(self) -> str:
         """Such as `3.6.0`; empty while the members have not agreed on one."""
 

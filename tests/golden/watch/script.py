@@ -170,10 +170,9 @@ class _World:
 
     def do_state(self) -> list[str]:
         hub = self.hub
-        return [
-            f"revision {hub.revision}, streams {hub.streams}, watchers {hub.watchers}"
-            f" (slow {hub.slow_watchers}), pending {hub.pending}, events {hub.events_total}"
-        ]
+        watchers = f"watchers {hub.watchers} (slow {hub.slow_watchers})"
+        waiting = f"pending {hub.pending}, events {hub.events_total}"
+        return [f"revision {hub.revision}, streams {hub.streams}, {watchers}, {waiting}"]
 
 
 def _bytes(word: str) -> bytes:
@@ -201,7 +200,7 @@ def _abbreviated(lines: list[str], what: str) -> list[str]:
 def _shown_event(event: kv_pb2.Event) -> str:
     kv = event.kv
     if event.type == kv_pb2.Event.DELETE:
-        assert not (kv.create_revision or kv.version or kv.value), "a deletion tells too much"
+        assert kv == kv_pb2.KeyValue(key=kv.key, mod_revision=kv.mod_revision)
         text = f"del {kv.key.decode()} {kv.mod_revision}"
     else:
         text = f"put {kv.key.decode()}={kv.value.decode()}"

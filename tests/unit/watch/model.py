@@ -1,4 +1,4 @@
-"""A state machine in a few lines for the watch tests: a list of changes and what follows from it."""
+"""A state machine in a few lines for the watch tests: a list of changes, and readings of it."""
 
 from __future__ import annotations
 
@@ -128,9 +128,7 @@ def pseudo_random(seed: int = 1):  # type: ignore[no-untyped-def]
 
 
 def hub_on(history: ModelHistory, max_response_bytes: int = 1 << 20) -> WatchHub:
-    return WatchHub(
-        history, header, max_response_bytes=max_response_bytes, random=pseudo_random()
-    )
+    return WatchHub(history, header, max_response_bytes=max_response_bytes, random=pseudo_random())
 
 
 def create(key: bytes, end: bytes = b"", **fields: object) -> rpc_pb2.WatchRequest:

@@ -41,7 +41,9 @@ def test_refusals_equal_the_generated_classes(reason: str) -> None:
     assert decode(encoding.refused(header(9), reason)) == response
 
 
-def events_of(kvs: list[tuple[bool, kv_pb2.KeyValue, kv_pb2.KeyValue | None]]) -> list[kv_pb2.Event]:
+def events_of(
+    kvs: list[tuple[bool, kv_pb2.KeyValue, kv_pb2.KeyValue | None]],
+) -> list[kv_pb2.Event]:
     return [kv_pb2.Event(type=int(deleted), kv=kv, prev_kv=prev) for deleted, kv, prev in kvs]
 
 

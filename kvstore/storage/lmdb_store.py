@@ -1,0 +1,270 @@
+"""The store of a server: one LMDB file.
+
+Rules: never `writemap` (a full disk would be a SIGBUS); commits do not sync (the log and the
+snapshots are the durable truth); the map is far larger than the quota, sparse; a copy uses the
+compacting form, through a pipe, in the copy thread, and closing waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn, cast
+
+import lmdb
+
+from .errors import CopyStopped, StorageError, StoreCorrupt, StoreFailed, StoreFull
+from .limits import (
+    COPY_CHUNK_BYTES,
+    COPY_PAUSE_S,
+    MAP_BYTES_MIN,
+    MAP_QUOTA_FACTOR,
+    READERS_MAX,
+    SPARE_TXNS,
+)
+from .lmdb_txn import LmdbReadTxn, LmdbTable, LmdbWriteTxn
+from .sealed import table_seed
+from .store import EngineInfo, ReadTxn, TableSpec
+
+__all__ = ("LmdbStore", "tail_name")
+
+_DAMAGE: Final = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.PanicError,
+)
+_LOW_SPACE_BYTES: Final = 16 * 1024**2
+"""With less than this free, a failed commit is taken for a full disk: LMDB says only EIO."""
+_META_PAGES: Final = 2
+
+
+def tail_name(table: str) -> str:
+    """The database that holds what is behind the first segment of a table's long keys."""
+    return f"{table}/tail"
+
+
+class LmdbStore:
+    """An open LMDB file (see `store.Store`). `<path>-lock` stands beside it."""
+
+    def __init__(
+        self,
+        path: Path,
+        tables: Sequence[TableSpec],
+        *,
+        quota_bytes: int = 0,
+        map_bytes: int | None = None,
+        read_only: bool = False,
+    ) -> None:
+        """Opens the file, or creates it. Raises StoreCorrupt or StoreFailed.
+
+        `map_bytes` replaces the map size that follows from the quota (tests of a full store).
+        """
+        self._path = path
+        self._writing = False
+        self._copies = 0
+        self._copies_changed = threading.Condition()
+        self._closed = False
+        if map_bytes is None:
+            map_bytes = max(MAP_QUOTA_FACTOR * quota_bytes, MAP_BYTES_MIN)
+        try:
+            self._env = lmdb.open(
+                str(path),
+                subdir=False,
+                map_size=map_bytes,
+                max_dbs=2 * len(tables) + 1,
+                max_readers=READERS_MAX,
+                max_spare_txns=SPARE_TXNS,
+                sync=False,
+                writemap=False,
+                readonly=read_only,
+                lock=not read_only,
+                create=not read_only,
+                mode=0o600,
+            )
+            self._tables = {spec.name: self._open_table(spec, read_only) for spec in tables}
+        except lmdb.Error as error:
+            self._fail("opening", error)
+        self._page_bytes: int = self._env.stat()["psize"]
+
+    def _open_table(self, spec: TableSpec, read_only: bool) -> LmdbTable:
+        tail = None
+        root = self._env.open_db(spec.name.encode(), create=not read_only)
+        if spec.long_keys:
+            tail = self._env.open_db(tail_name(spec.name).encode(), create=not read_only)
+        return LmdbTable(
+            name=spec.name,
+            path=str(self._path),
+            root=root,
+            seed=table_seed(spec.name),
+            tail=tail,
+            tail_seed=table_seed(tail_name(spec.name)),
+        )
+
+    @property
+    def engine(self) -> EngineInfo:
+        """Which engine wrote the file, for the header of a snapshot."""
+        version = ".".join(str(part) for part in lmdb.version())
+        return EngineInfo("lmdb", version, self._page_bytes)
+
+    def read(self) -> LmdbReadTxn:
+        try:
+            return LmdbReadTxn(self._env.begin(), self._tables, self._fail)
+        except lmdb.Error as error:
+            self._fail("beginning a read", error)
+
+    def write(self) -> LmdbWriteTxn:
+        assert not self._writing, "a write transaction is already open"
+        try:
+            raw = self._env.begin(write=True)
+        except lmdb.Error as error:
+            self._fail("beginning a write", error)
+        self._writing = True
+        return LmdbWriteTxn(raw, self._tables, self._fail, self._write_ended)
+
+    def size_bytes(self) -> int:
+        return (int(self._env.info()["last_pgno"]) + 1) * self._page_bytes
+
+    def size_in_use_bytes(self) -> int:
+        pages = _META_PAGES + _pages(self._env.stat())
+        txn = self._env.begin()
+        try:
+            for table in self._tables.values():
+                pages += _pages(txn.stat(table.root))
+                if table.tail is not None:
+                    pages += _pages(txn.stat(table.tail))
+        finally:
+            txn.abort()
+        return pages * self._page_bytes
+
+    def sync(self) -> None:
+        try:
+            self._env.sync(True)
+        except lmdb.Error as error:
+            self._fail("syncing", error)
+
+    def copy_to(self, path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
+        txn = self.read()
+        try:
+            with open(path, "xb", buffering=0, opener=_private) as file:  # noqa: SIM117
+                with contextlib.ExitStack() as undo:
+                    undo.callback(path.unlink, missing_ok=True)
+                    self.copy_into(txn, lambda piece: _write_all(file.fileno(), piece), stop=stop)
+                    os.fdatasync(file.fileno())
+                    undo.pop_all()
+        except CopyStopped:
+            raise CopyStopped(path) from None
+        except OSError as error:
+            raise StoreFailed(self._path, f"copying to {path}", str(error)) from error
+        finally:
+            txn.close()
+
+    def copy_into(
+        self,
+        txn: ReadTxn,
+        write: Callable[[bytes], object],
+        *,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        assert isinstance(txn, LmdbReadTxn)
+        with self._copies_changed:
+            if self._closed:
+                raise StoreFailed(self._path, "copying", "the store is closed")
+            self._copies += 1
+        try:
+            self._copy(txn, write, stop)
+        finally:
+            with self._copies_changed:
+                self._copies -= 1
+                self._copies_changed.notify_all()
+
+    def close(self) -> None:
+        with self._copies_changed:
+            self._closed = True
+            while self._copies:
+                self._copies_changed.wait()
+        self._env.close()
+
+    def _copy(
+        self, txn: LmdbReadTxn, write: Callable[[bytes], object], stop: Callable[[], bool]
+    ) -> None:
+        """Drains the pipe that LMDB, in a helper thread, fills with a compacted copy."""
+        reading, writing = os.pipe()
+        with contextlib.suppress(OSError):  # a larger pipe only saves trips
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, COPY_CHUNK_BYTES)
+        failure: list[Exception] = []
+
+        def fill() -> None:
+            try:
+                self._env.copyfd(writing, compact=True, txn=txn.raw)
+            except Exception as error:  # handed to the thread that waits for it
+                failure.append(error)
+            finally:
+                os.close(writing)
+
+        helper = threading.Thread(target=fill, name="lmdb-copy", daemon=True)
+        helper.start()
+        stopped = False
+        try:
+            while piece := os.read(reading, COPY_CHUNK_BYTES):
+                if stop():
+                    stopped = True
+                    break
+                write(piece)
+                time.sleep(COPY_PAUSE_S)
+        finally:
+            os.close(reading)  # ends the helper, should it still be writing
+            helper.join()
+        if stopped:
+            raise CopyStopped(self._path)
+        if failure:
+            error = failure[0]
+            if isinstance(error, lmdb.Error):
+                self._fail("copying", error)
+            raise StoreFailed(self._path, "copying", str(error)) from error
+
+    def _write_ended(self) -> None:
+        self._writing = False
+
+    def _fail(self, action: str, error: lmdb.Error) -> NoReturn:
+        raise self._meaning(action, error) from error
+
+    def _meaning(self, action: str, error: lmdb.Error) -> StorageError:
+        """What an engine error means; a commit on a full disk is only "Input/output error"."""
+        if isinstance(error, _DAMAGE):
+            return StoreCorrupt(self._path, "its page structure", f"{action}: {error}")
+        if isinstance(error, lmdb.MapFullError):
+            return StoreFull(self._path, f"{action}: the map of the file is used up")
+        if isinstance(error, lmdb.ReadersFullError):
+            return StoreFailed(self._path, action, f"{READERS_MAX} reads are open already")
+        free_bytes = _free_bytes(self._path)
+        free = f"{free_bytes // 1024**2} MiB are free on its file system"
+        if free_bytes < _LOW_SPACE_BYTES:
+            return StoreFull(self._path, f"{action}: {error}; {free}")
+        return StoreFailed(self._path, action, f"{error}; {free}")
+
+
+def _pages(stat: Mapping[str, object]) -> int:
+    kinds = ("branch_pages", "leaf_pages", "overflow_pages")
+    return sum(cast("int", stat[kind]) for kind in kinds)
+
+
+def _free_bytes(path: Path) -> int:
+    stats = os.statvfs(path if path.exists() else path.parent)
+    return stats.f_bavail * stats.f_frsize
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    written = 0
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])

@@ -1,0 +1,344 @@
+"""Transactions of the LMDB store: checked reads, sealed writes, long keys.
+
+The short-key path is the hot one: one call into LMDB, one CRC, one slice. Everything about long
+keys is behind one comparison and goes through `LongKeys`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, NoReturn
+
+import google_crc32c
+import lmdb
+
+from .errors import StoreCorrupt
+from .limits import KEY_BYTES_MAX
+from .long_keys import LongKeys, pointer_of, remainder
+from .sealed import CRC_BYTES, RESIDUE, seal
+
+__all__ = ("LmdbReadTxn", "LmdbTable", "LmdbWriteTxn")
+
+_extend = google_crc32c.extend
+_CUT: Final = -CRC_BYTES
+
+Fail = Callable[[str, lmdb.Error], NoReturn]
+"""Raises what an engine error means: (what was being done, the error)."""
+
+
+class LmdbTable(NamedTuple):
+    """A table's databases and where their checksums start; `tail` only with long keys."""
+
+    name: str
+    path: str
+    root: Any
+    seed: int
+    tail: Any
+    tail_seed: int
+
+
+class LmdbReadTxn:
+    """A consistent view of the store (see `store.ReadTxn`)."""
+
+    __slots__ = ("_cursors", "_fail", "_get", "_tables", "raw")
+
+    def __init__(self, raw: Any, tables: Mapping[str, LmdbTable], fail: Fail) -> None:
+        self.raw = raw
+        """The engine's transaction; for the store's copy."""
+        self._get = raw.get
+        self._tables = tables
+        self._fail = fail
+        self._cursors: dict[int, Any] = {}
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        spec = self._tables[table]
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            return self._get_long(spec, key)
+        try:
+            stored: bytes | None = self._get(key, None, spec.root)
+        except lmdb.Error as error:
+            self._fail(f"reading table {table}", error)
+        if stored is None:
+            return None
+        if _extend(spec.seed, key + stored) != RESIDUE:
+            _damaged(spec, key)
+        return stored[:_CUT]
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        spec = self._tables[table]
+        get, root, seed = self._get, spec.root, spec.seed
+        values: list[bytes | None] = []
+        append = values.append
+        try:
+            for key in keys:
+                if not 0 < len(key) <= KEY_BYTES_MAX:
+                    append(self._get_long(spec, key))
+                    continue
+                stored = get(key, None, root)
+                if stored is None:
+                    append(None)
+                    continue
+                if _extend(seed, key + stored) != RESIDUE:
+                    _damaged(spec, key)
+                append(stored[:_CUT])
+        except lmdb.Error as error:
+            self._fail(f"reading table {table}", error)
+        return values
+
+    def seek(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
+        spec = self._tables[table]
+        if len(key) > KEY_BYTES_MAX:
+            return next(self.scan(table, key), None)
+        try:
+            cursor = self._cursor(spec.root)
+            if not cursor.set_range(key):
+                return None
+            found, stored = cursor.item()
+        except lmdb.Error as error:
+            self._fail(f"reading table {table}", error)
+        if _extend(spec.seed, found + stored) != RESIDUE:
+            _damaged(spec, found)
+        if len(found) > KEY_BYTES_MAX:
+            return next(self.scan(table, key), None)
+        return found, stored[:_CUT]
+
+    def seek_last(self, table: str, below: bytes | None = None) -> tuple[bytes, bytes] | None:
+        return next(self.scan(table, stop=below, reverse=True), None)
+
+    def scan(
+        self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        spec = self._tables[table]
+        if stop is not None and start >= stop:
+            return iter(())
+        return self._down(spec, start, stop) if reverse else self._up(spec, start, stop)
+
+    def count(self, table: str) -> int:
+        spec = self._tables[table]
+        try:
+            records: int = self.raw.stat(spec.root)["entries"]
+            if spec.tail is not None:
+                in_tail: int = self.raw.stat(spec.tail)["entries"]
+                if in_tail:
+                    # One of them is the count of nodes; and each node has one pointer.
+                    records += in_tail - 1 - self._long(spec).nodes()
+        except lmdb.Error as error:
+            self._fail(f"counting table {table}", error)
+        return records
+
+    def close(self) -> None:
+        self.raw.abort()
+
+    def _up(
+        self, spec: LmdbTable, start: bytes, stop: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        seed, limit = spec.seed, stop
+        way_in = pointer_of(start) if len(start) > KEY_BYTES_MAX else None
+        if stop is not None and len(stop) > KEY_BYTES_MAX:
+            limit = pointer_of(stop) + b"\0"  # the pointer itself is still in range
+        try:
+            cursor = self.raw.cursor(spec.root)
+            if not cursor.set_range(way_in or start):
+                return
+            for key, stored in cursor.iternext():
+                if limit is not None and key >= limit:
+                    return
+                if _extend(seed, key + stored) != RESIDUE:
+                    _damaged(spec, key)
+                if len(key) <= KEY_BYTES_MAX:
+                    yield key, stored[:_CUT]
+                    continue
+                segment = key[:KEY_BYTES_MAX]
+                lower = start[KEY_BYTES_MAX:] if key == way_in else b""
+                upper = remainder(stop, segment)
+                yield from self._long(spec).ascend(stored[:_CUT], segment, lower, upper)
+        except lmdb.Error as error:
+            self._fail(f"scanning table {spec.name}", error)
+
+    def _down(
+        self, spec: LmdbTable, start: bytes, stop: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        seed, limit, floor = spec.seed, stop, start
+        if stop is not None and len(stop) > KEY_BYTES_MAX:
+            limit = pointer_of(stop) + b"\0"
+        if len(start) > KEY_BYTES_MAX:
+            floor = pointer_of(start)
+        try:
+            cursor = self.raw.cursor(spec.root)
+            if limit is None or not cursor.set_range(limit):
+                if not cursor.last():
+                    return
+            elif not cursor.prev():
+                return
+            for key, stored in cursor.iterprev():
+                if key < floor:
+                    return
+                if _extend(seed, key + stored) != RESIDUE:
+                    _damaged(spec, key)
+                if len(key) <= KEY_BYTES_MAX:
+                    yield key, stored[:_CUT]
+                    continue
+                segment = key[:KEY_BYTES_MAX]
+                lower = remainder(start, segment) or b""
+                upper = remainder(stop, segment)
+                yield from self._long(spec).descend(stored[:_CUT], segment, lower, upper)
+        except lmdb.Error as error:
+            self._fail(f"scanning table {spec.name}", error)
+
+    def _get_long(self, spec: LmdbTable, key: bytes) -> bytes | None:
+        if not key or spec.tail is None:
+            return None
+        try:
+            return self._long(spec).get(key)
+        except lmdb.Error as error:
+            self._fail(f"reading table {spec.name}", error)
+
+    def _long(self, spec: LmdbTable) -> LongKeys:
+        return LongKeys(_Databases(self.raw, spec))
+
+    def _cursor(self, database: Any) -> Any:
+        cursor = self._cursors.get(id(database))
+        if cursor is None:
+            cursor = self._cursors[id(database)] = self.raw.cursor(database)
+        return cursor
+
+
+class LmdbWriteTxn(LmdbReadTxn):
+    """The write transaction (see `store.WriteTxn`)."""
+
+    __slots__ = ("_ended", "_open", "_put")
+
+    def __init__(
+        self,
+        raw: Any,
+        tables: Mapping[str, LmdbTable],
+        fail: Fail,
+        ended: Callable[[], None],
+    ) -> None:
+        super().__init__(raw, tables, fail)
+        self._put = raw.put
+        self._ended = ended
+        self._open = True
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        spec = self._tables[table]
+        try:
+            if 0 < len(key) <= KEY_BYTES_MAX:
+                crc = _extend(spec.seed, key + value)
+                self._put(key, value + crc.to_bytes(4, "little"), True, True, False, spec.root)
+            else:
+                _check_long(spec, key)
+                self._long(spec).put(key, value)
+        except lmdb.Error as error:
+            self._abort_and_fail(f"writing to table {table}", error)
+
+    def put_many(self, table: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+        spec = self._tables[table]
+        seed = spec.seed
+        sealed = []
+        for key, value in records:
+            if 0 < len(key) <= KEY_BYTES_MAX:
+                sealed.append((key, value + _extend(seed, key + value).to_bytes(4, "little")))
+            else:
+                self.put(table, key, value)
+        try:
+            if sealed:
+                self.raw.cursor(spec.root).putmulti(sealed)
+        except lmdb.Error as error:
+            self._abort_and_fail(f"writing to table {table}", error)
+
+    def delete(self, table: str, key: bytes) -> bool:
+        spec = self._tables[table]
+        try:
+            if 0 < len(key) <= KEY_BYTES_MAX:
+                return bool(self.raw.delete(key, b"", spec.root))
+            return bool(key) and spec.tail is not None and self._long(spec).delete(key)
+        except lmdb.Error as error:
+            self._abort_and_fail(f"deleting from table {table}", error)
+
+    def commit(self) -> None:
+        try:
+            self.raw.commit()
+        except lmdb.Error as error:
+            self._abort_and_fail("committing", error)
+        self._end()
+
+    def close(self) -> None:
+        self.raw.abort()
+        self._end()
+
+    def _end(self) -> None:
+        if self._open:
+            self._open = False
+            self._ended()
+
+    def _abort_and_fail(self, action: str, error: lmdb.Error) -> NoReturn:
+        self.close()
+        self._fail(action, error)
+
+
+class _Databases:
+    """A table's two databases as `LongKeys` sees them."""
+
+    __slots__ = ("_raw", "_spec")
+
+    def __init__(self, raw: Any, spec: LmdbTable) -> None:
+        self._raw = raw
+        self._spec = spec
+
+    def get(self, tail: bool, key: bytes) -> bytes | None:
+        stored = self._raw.get(key, None, self._choose(tail)[0])
+        return None if stored is None else self._checked(tail, key, stored)
+
+    def at_or_after(self, tail: bool, key: bytes) -> tuple[bytes, bytes] | None:
+        with self._raw.cursor(self._choose(tail)[0]) as cursor:
+            if not cursor.set_range(key):
+                return None
+            found, stored = cursor.item()
+            return found, self._checked(tail, found, stored)
+
+    def before(self, tail: bool, key: bytes | None) -> tuple[bytes, bytes] | None:
+        with self._raw.cursor(self._choose(tail)[0]) as cursor:
+            if key is not None and cursor.set_range(key):
+                inside = cursor.prev()
+            else:
+                inside = cursor.last()
+            if not inside:
+                return None
+            found, stored = cursor.item()
+            return found, self._checked(tail, found, stored)
+
+    def put(self, tail: bool, key: bytes, value: bytes) -> None:
+        database, seed = self._choose(tail)
+        self._raw.put(key, seal(seed, key, value), db=database)
+
+    def delete(self, tail: bool, key: bytes) -> bool:
+        return bool(self._raw.delete(key, db=self._choose(tail)[0]))
+
+    def _choose(self, tail: bool) -> tuple[Any, int]:
+        spec = self._spec
+        return (spec.tail, spec.tail_seed) if tail else (spec.root, spec.seed)
+
+    def _checked(self, tail: bool, key: bytes, stored: bytes) -> bytes:
+        if _extend(self._choose(tail)[1], key + stored) != RESIDUE:
+            _damaged(self._spec, key)
+        return stored[:_CUT]
+
+
+def _check_long(spec: LmdbTable, key: bytes) -> None:
+    if not key:
+        raise ValueError(f"table {spec.name} was given an empty key")
+    if spec.tail is None:
+        raise ValueError(
+            f"table {spec.name} takes keys of up to {KEY_BYTES_MAX} bytes, not {len(key)}; "
+            "declare it with long_keys"
+        )
+
+
+def _damaged(spec: LmdbTable, key: bytes) -> NoReturn:
+    start = key[:64].hex()
+    raise StoreCorrupt(
+        spec.path,
+        f"table {spec.name}, key {start}{'…' if len(key) > 64 else ''} (hex)",
+        "the record does not match its checksum",
+    )
