@@ -80,7 +80,7 @@ MakeNode = Callable[[NodeConfig, Metrics], Node]
 
 def over_tcp(config: NodeConfig, metrics: Metrics) -> Node:
     """A node that reaches its peers as a server does."""
-    from kvstore.peers import TcpNetwork
+    from kvstore.node.peers import TcpNetwork
 
     return Node(config, metrics, network=TcpNetwork())
 
