@@ -84,16 +84,12 @@ VALUE_PROVIDED = _error(Code.INVALID_ARGUMENT, "etcdserver: value is provided")
 LEASE_PROVIDED = _error(Code.INVALID_ARGUMENT, "etcdserver: lease is provided")
 TOO_MANY_OPS = _error(Code.INVALID_ARGUMENT, "etcdserver: too many operations in txn request")
 DUPLICATE_KEY = _error(Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request")
-INVALID_CLIENT_API_VERSION = _error(
-    Code.INVALID_ARGUMENT, "etcdserver: invalid client api version"
-)
+INVALID_CLIENT_API_VERSION = _error(Code.INVALID_ARGUMENT, "etcdserver: invalid client api version")
 INVALID_SORT_OPTION = _error(Code.INVALID_ARGUMENT, "etcdserver: invalid sort option")
 REQUEST_TOO_LARGE = _error(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
 
 # What the store's state refuses.
-COMPACTED = _error(
-    Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"
-)
+COMPACTED = _error(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
 FUTURE_REVISION = _error(
     Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision"
 )
@@ -160,9 +156,7 @@ NOT_PRIMARY_LESSOR = _error(Code.UNKNOWN, "not a primary lessor")
 CANCELED = _error(Code.CANCELLED, "etcdserver: request canceled", outcome_known=False)
 
 # Authentication.
-AUTH_NOT_ENABLED = _error(
-    Code.FAILED_PRECONDITION, "etcdserver: authentication is not enabled"
-)
+AUTH_NOT_ENABLED = _error(Code.FAILED_PRECONDITION, "etcdserver: authentication is not enabled")
 ROOT_USER_MISSING = _error(Code.FAILED_PRECONDITION, "etcdserver: root user does not exist")
 ROOT_ROLE_MISSING = _error(
     Code.FAILED_PRECONDITION, "etcdserver: root user does not have root role"

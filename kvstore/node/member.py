@@ -265,6 +265,15 @@ class MemberCore:
         self._hold_writes = False
         self.raft.persisted(persist)
 
+    def state_behind_snapshot(self, persist: Persist) -> HardState:
+        """What the log restarts with behind `persist.snapshot`, whose entries come after it.
+
+        The commit index is held back to the snapshot: it must never be on disk before the
+        entries that it covers.
+        """
+        assert persist.snapshot is not None
+        return self.hard_state._replace(commit=persist.snapshot.index)
+
     def installed(self, persist: Persist, machine: Machine) -> WalBatch | None:
         """The snapshot of `persist` replaced the state; returns what is to be written after it."""
         assert persist is self.persisting, "a snapshot was reported that is not under way"
@@ -273,7 +282,7 @@ class MemberCore:
         self.lessor.demote()
         self.resume(machine)
         self.on_members()
-        self._unwritten = False
+        self._unwritten = self.hard_state != self.state_behind_snapshot(persist)
         return self._encode_log(persist.entries) if persist.entries else None
 
     def pause(self) -> None:

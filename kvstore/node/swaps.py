@@ -52,7 +52,7 @@ class StoreSwaps:
             core.pause()
             await self._quiesce()
             files = running.opened.files
-            hard_state = core.hard_state
+            hard_state = core.state_behind_snapshot(persist)
             running.snapshots.hold_copies()
             try:
                 await running.loop.disk.run(

@@ -151,6 +151,34 @@ def test_a_read_leaves_a_frozen_member(cluster: Cluster, client: Client) -> None
         frozen.thaw()
 
 
+def test_a_watch_leaves_a_frozen_member(cluster: Cluster, client: Client) -> None:
+    # The same pings as by default, only sooner.
+    impatient = [
+        ("grpc.keepalive_time_ms", 1000),
+        ("grpc.keepalive_timeout_ms", 500),
+        ("grpc.http2.ping_timeout_ms", 500),
+    ]
+    frozen = cluster.servers[0]
+    with (
+        Client(cluster.endpoints, shuffle=False, channel_options=impatient) as watcher,
+        Client(cluster.endpoints[1:], timeout=1) as writer,
+        watcher.watch("k") as watch,
+    ):
+        frozen.freeze()
+        try:
+            for _ in range(5):
+                try:
+                    writer.put("k", "v")
+                    break
+                except KvError:
+                    continue
+            response = watch.get(10)
+            assert response is not None
+            assert response.events[0].kv.key == b"k"
+        finally:
+            frozen.thaw()
+
+
 def test_without_a_quorum(cluster: Cluster, client: Client) -> None:
     client.put("k", "v")
     alive = cluster.servers[2]

@@ -1,0 +1,40 @@
+# `make run` starts a cluster, `make test` runs every test, `make verify` only checks, `make fix` only rewrites.
+PY := .venv/bin/python
+DATA ?= ./data
+
+.PHONY: help run test verify fix golden protos bench setup setup-dev clean
+
+help: ## Lists the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Makes .venv ready for running
+	@scripts/setup run
+
+setup-dev: ## Makes .venv ready for developing
+	@scripts/setup dev
+
+run: setup ## Sets everything up and starts a three-node cluster on loopback (data under ./data)
+	@.venv/bin/kvstore local --nodes 3 --data-dir $(DATA)
+
+test: setup-dev ## Sets everything up and runs all tests
+	$(PY) -m pytest
+
+verify: setup-dev ## Format, lint, types, generated code, import layers, fast tests; writes nothing
+	$(PY) -m ruff format --check raft kvstore tests protos
+	$(PY) -m ruff check raft kvstore tests protos
+	$(PY) -m mypy
+	$(PY) protos/generate.py --check
+	$(PY) -m pytest -m "not slow and not compat and not process"
+
+fix: setup-dev ## Rewrites formatting and what lint can mend
+	$(PY) -m ruff check --fix raft kvstore tests protos
+	$(PY) -m ruff format raft kvstore tests protos
+
+golden: setup-dev ## Rewrites the golden files; read the diff before committing it
+	KVSTORE_GOLDEN=rewrite $(PY) -m pytest tests/golden
+
+protos: setup-dev ## Regenerates kvstore/pb from protos/
+	$(PY) protos/generate.py
+
+clean: ## Removes the virtual environment and caches (not ./data)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
