@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kvstore import __version__
-from kvstore.api.address import ListenError, resolve
 from kvstore.api.services.registration import Api, build_api
 from kvstore.gateways.http.app import make_app
 from kvstore.gateways.http.collectors import HealthCollector, NodeCollector, OsCollector
@@ -46,6 +45,7 @@ from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.logging import LogWriter
 from kvstore.serving.readings import NodeReadings
 from kvstore.serving.transports import Front, choose_transport, open_front
+from kvstore.serving.urls import parse_listen
 from kvstore.serving.versions import PROTOCOL_VERSION
 from kvstore.storage.errors import (
     DirectoryLocked,
@@ -145,7 +145,7 @@ class _Server:
         """Brings everything up; raises ServerStopError. True for `_until`."""
         config = self._config
         self._announce()
-        await self._check_client_ports()
+        self._check_ports()
         http_sockets = bind_all(config.http_urls, "listen-client-http-urls")
         for socket in http_sockets:
             self._opened.callback(socket.close)
@@ -221,16 +221,15 @@ class _Server:
         for note in config.notes:
             _LOG.warning("%s", note)
 
-    async def _check_client_ports(self) -> None:
-        """Tries the client ports: better to fail here than after joining the cluster."""
-        for url in self._config.client_urls:
-            if url.is_unix or not url.port:
-                continue
-            host = f"[{url.host}]" if ":" in url.host else url.host
-            try:
-                await resolve(f"{host}:{url.port}")
-            except ListenError as error:
-                raise ServerStopError(ExitCode.FAILED, f"{error} (--listen-client-urls)") from error
+    def _check_ports(self) -> None:
+        """Tries the gRPC and peer ports: better to fail here than after joining the cluster."""
+        peer_urls = [parse_listen(url) for url in self._config.node.listen_peer_urls]
+        for urls, flag in (
+            (self._config.client_urls, "listen-client-urls"),
+            (peer_urls, "listen-peer-urls"),
+        ):
+            for bound in bind_all([url for url in urls if not url.is_unix], flag):
+                bound.close()
 
     async def _start_node(self) -> None:
         try:

@@ -77,6 +77,7 @@ def run(
     argv = [
         f"--data-dir={data_dir}",
         "--listen-client-urls=http://127.0.0.1:0",
+        "--listen-peer-urls=http://127.0.0.1:0",
         "--advertise-client-urls=http://127.0.0.1:2379",
         "--transport=grpcio",
         *flags,
@@ -168,7 +169,7 @@ def test_a_taken_client_port_is_found_before_the_data_directory_is_made(
         port = taken.getsockname()[1]
         flag = f"--listen-client-urls=http://127.0.0.1:{port}"
         assert run(log, tmp_path / "d", flag) == ExitCode.FAILED
-    assert f"cannot listen on 127.0.0.1:{port}" in log.text
+    assert f"cannot listen on http://127.0.0.1:{port}: the port is in use" in log.text
     assert "--listen-client-urls" in log.text
     assert not (tmp_path / "d").exists()
 
@@ -178,7 +179,7 @@ def test_a_taken_http_port_is_named(log: Log, tmp_path: Path, name: str) -> None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run(log, tmp_path, f"--{name}=http://127.0.0.1:{port}") == ExitCode.FAILED
-    assert f"cannot listen on http://127.0.0.1:{port}: another process has that port" in log.text
+    assert f"cannot listen on http://127.0.0.1:{port}: the port is in use" in log.text
     assert f"--{name}" in log.text
 
 
@@ -329,6 +330,8 @@ def start(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
             STUBBORN,
             f"--data-dir={tmp_path}",
             "--listen-client-urls=http://127.0.0.1:0",
+            "--listen-peer-urls=http://127.0.0.1:0",
+            "--listen-peer-urls=http://127.0.0.1:0",
             "--advertise-client-urls=http://127.0.0.1:2379",
             "--transport=grpcio",
             "--log-outputs=stdout",
