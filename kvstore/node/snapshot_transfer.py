@@ -121,7 +121,7 @@ async def send_snapshot(
     file = await worker.run(lambda: depot.disk.open(path))
     try:
         await dialer.dial(url, message.to, Purpose.SNAPSHOT, connection)
-        size_bytes = await worker.run(lambda: depot.disk.size(path))
+        size_bytes = await worker.run(file.size)
         connection.write(frame(Kind.SNAPSHOT, to_wire(message), size_bytes))
         started, sent_bytes = loop.time(), 0
         while sent_bytes < size_bytes and not connection.outcome.done():
@@ -199,7 +199,7 @@ class Reception:
 
     def _take(self, checksum: int, piece: bytes) -> None:
         if google_crc32c.value(piece) != checksum:
-            self._give_up("a piece of it came with a wrong checksum")
+            self.give_up("a piece of it came with a wrong checksum")
             return
         if not 0 < len(piece) <= self._missing_bytes:
             raise FrameError("a snapshot longer than announced")
@@ -209,7 +209,8 @@ class Reception:
         if self._unwritten_bytes > CHUNKS_UNWRITTEN_BYTES_MAX:
             self._connection.pause_receiving(True)
 
-    def _give_up(self, text: str) -> None:
+    def give_up(self, text: str) -> None:
+        """Ends the transfer with a complaint to the sender."""
         _LOG.warning("the snapshot from %x was not taken: %s", self.sender, text)
         self._connection.write(frame(Kind.RECEIVED, False, text))
         self._connection.close("the snapshot transfer is over")
@@ -222,7 +223,7 @@ class Reception:
             message = await self._announced()
             path = await self._write(message)
         except (StorageError, OSError, TimeoutError) as error:
-            self._give_up(str(error) or "the sender has fallen silent")
+            self.give_up(str(error) or "the sender has fallen silent")
             return
         try:
             self._depot.on_snapshot(message, path)
