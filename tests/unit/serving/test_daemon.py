@@ -331,7 +331,6 @@ def start(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
             f"--data-dir={tmp_path}",
             "--listen-client-urls=http://127.0.0.1:0",
             "--listen-peer-urls=http://127.0.0.1:0",
-            "--listen-peer-urls=http://127.0.0.1:0",
             "--advertise-client-urls=http://127.0.0.1:2379",
             "--transport=grpcio",
             "--log-outputs=stdout",
