@@ -1,8 +1,8 @@
 """One server process: starts the member and its front doors, waits, and takes them down in order.
 
-The order is the point. Ports that are taken are found before the data directory is touched. HTTP
-answers first, so that a member that waits for its cluster can be asked how it is. The client port
-opens once there is a leader, or after a while without one. On the way out the front doors close
+The order is the point. Ports that are taken are found before the data directory is touched. The
+client port opens once there is a leader, or after a while without one. HTTP follows: who is told by
+/health or /readyz that all is well finds the client port open. On the way out the front doors close
 before the member does, and the member hands leadership over.
 """
 
@@ -16,9 +16,10 @@ import os
 import platform
 import resource
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.logging import LogWriter
 from kvstore.serving.readings import NodeReadings
 from kvstore.serving.transports import Front, choose_transport, open_front
-from kvstore.serving.urls import parse_listen
+from kvstore.serving.urls import ListenUrl, parse_listen
 from kvstore.serving.versions import PROTOCOL_VERSION
 from kvstore.storage.errors import (
     DirectoryLocked,
@@ -146,25 +147,48 @@ class _Server:
         config = self._config
         self._announce()
         self._check_ports()
-        http_sockets = bind_all(config.http_urls, "listen-client-http-urls")
-        for socket in http_sockets:
-            self._opened.callback(socket.close)
-        metrics_sockets = bind_all(config.metrics_urls, "listen-metrics-urls")
-        for socket in metrics_sockets:
-            self._opened.callback(socket.close)
+        http_sockets = self._bind(config.http_urls, "listen-client-http-urls")
+        metrics_sockets = self._bind(config.metrics_urls, "listen-metrics-urls")
         _prepare_directory(config.node.data_dir)
         await self._start_node()
         self._node_started = True
-        readings = NodeReadings(self.node)
-        registry = self._metrics.registry
         self._api = build_api(self.node)
-        registry.register(self._api.collector)
-        registry.register(NodeCollector(readings))
-        registry.register(HealthCollector(self._metrics))
-        registry.register(OsCollector())
+        await self._wait_for_leader()
+        self._front = await open_front(config.grpc, config.client_urls, self._api.table)
+        await self._serve_http(self._api, http_sockets, metrics_sockets)
+        _LOG.info(
+            READY_LINE,
+            extra={
+                "addresses": self._front.addresses,
+                "http": [socket_address(each) for each in http_sockets],
+                "transport": self._front.kind,
+                "has_leader": bool(self.node.leader_id),
+            },
+        )
+        return True
+
+    def _bind(self, urls: Sequence[ListenUrl], flag: str) -> list[socket.socket]:
+        sockets = bind_all(urls, flag)
+        for each in sockets:
+            self._opened.callback(each.close)
+        return sockets
+
+    async def _serve_http(
+        self, api: Api, plain: list[socket.socket], metrics: list[socket.socket]
+    ) -> None:
+        """All endpoints on the `plain` sockets, and those for measurements on the others."""
+        config = self._config
+        readings = NodeReadings(self.node)
+        for collector in (
+            api.collector,
+            NodeCollector(readings),
+            HealthCollector(self._metrics),
+            OsCollector(),
+        ):
+            self._metrics.registry.register(collector)
         request_s = 5.0 + 2 * config.node.election_ms / 1000
         checks = HealthChecks(readings, self._metrics, request_s)
-        for sockets, with_version in ((http_sockets, True), (metrics_sockets, False)):
+        for sockets, with_version in ((plain, True), (metrics, False)):
             app = make_app(
                 readings,
                 self._metrics,
@@ -176,18 +200,6 @@ class _Server:
             server = HttpServer(app)
             self._http.append(server)
             await server.start(sockets)
-        await self._wait_for_leader()
-        self._front = await open_front(config.grpc, config.client_urls, self._api.table)
-        _LOG.info(
-            READY_LINE,
-            extra={
-                "addresses": self._front.addresses,
-                "http": [socket_address(each) for each in http_sockets],
-                "transport": self._front.kind,
-                "has_leader": bool(self.node.leader_id),
-            },
-        )
-        return True
 
     async def stop(self, *, grace_s: float) -> None:
         """Takes down whatever is up, front doors first."""
