@@ -122,7 +122,7 @@ def _answer_lower_term(state: State, message: Message) -> None:
     sender = message.sender
     match message:
         case Append() | Heartbeat() | InstallSnapshot():
-            state.now.append(HeartbeatReply(state.id, sender, state.term, 0))
+            state.now.append(HeartbeatReply(state.id, sender, state.term, 0, 0))
         case RequestPreVote():
             state.now.append(PreVoteReply(state.id, sender, state.term, False))
         case RequestVote():

@@ -35,4 +35,6 @@ def handle_heartbeat(state: State, message: Heartbeat) -> None:
     """Any role; a leader of this term is alive."""
     state.follow(message.sender)
     state.log.commit_to(message.commit)
-    state.now.append(HeartbeatReply(state.id, message.sender, state.term, message.read_id))
+    state.now.append(
+        HeartbeatReply(state.id, message.sender, state.term, message.read_id, state.log.commit)
+    )

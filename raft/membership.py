@@ -15,7 +15,7 @@ from __future__ import annotations
 from raft import confchange
 from raft.errors import ConfChangeInvalid, ConfChangeRefused, RefusalReason
 from raft.reads import check_round
-from raft.replication import commit_by_counting, flush_appends
+from raft.replication import broadcast_heartbeat, commit_by_counting
 from raft.state import State
 from raft.types import NO_NODE, ConfChange, ConfState, Entry, EntryKind, Role
 
@@ -60,12 +60,6 @@ def apply_conf_change(state: State, change: ConfChange) -> ConfState:
 
 def switch_conf(state: State, conf: ConfState) -> None:
     """Everything that depends on who decides is looked at again."""
-    if state.role is Role.LEADER and state.id not in conf.voters:
-        # Out of the configuration, by an entry that is committed: tell the others so, stop.
-        state.set_conf(conf)
-        flush_appends(state)
-        state.become_follower(state.term, NO_NODE)
-        return
     state.set_conf(conf)
     if state.role is Role.LEADER:
         if state.transferee not in conf.voters:
@@ -74,5 +68,10 @@ def switch_conf(state: State, conf: ConfState) -> None:
         # With fewer voters less is a majority.
         commit_by_counting(state)
         check_round(state)
+        if not state.is_voter:
+            # Removed. It leads on, counting nobody but the others and taking no proposals, until
+            # they know.
+            state.retire_index = state.log.commit
+            broadcast_heartbeat(state)
     elif state.role is not Role.FOLLOWER and not state.is_voter:
         state.become_follower(state.term, NO_NODE)

@@ -119,6 +119,8 @@ class HeartbeatReply(NamedTuple):
     to: int
     term: int
     read_id: int
+    commit: int
+    """What the sender knows to be committed."""
 
 
 class InstallSnapshot(NamedTuple):
@@ -271,7 +273,7 @@ _KINDS: Final[dict[int, tuple[type[Any], _Readers]]] = {
     5: (Append, (*_HEAD, _integer, _integer, _integer, _entries)),
     6: (AppendReply, (*_HEAD, _integer, _flag, _integer, _integer)),
     7: (Heartbeat, (*_HEAD, _integer, _integer)),
-    8: (HeartbeatReply, (*_HEAD, _integer)),
+    8: (HeartbeatReply, (*_HEAD, _integer, _integer)),
     9: (InstallSnapshot, (*_HEAD, _meta)),
     10: (ForwardProposal, (*_HEAD, _integer, _integer, _datas)),
     11: (ForwardConfChange, (*_HEAD, _integer, _integer, _data)),

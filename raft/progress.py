@@ -29,6 +29,7 @@ class Progress:
     __slots__ = (
         "_window",
         "inflight_bytes",
+        "known_commit",
         "match",
         "next",
         "poked",
@@ -52,6 +53,8 @@ class Progress:
         one, and only a mismatch tells."""
         self.sent_commit = 0
         """The highest commit index that an append has told the follower."""
+        self.known_commit = 0
+        """The highest commit index that the follower has confirmed to know."""
         self._window: deque[tuple[int, int]] = deque()
         self.inflight_bytes = 0
 

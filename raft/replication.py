@@ -13,7 +13,7 @@ from raft.progress import Progress, ProgressState
 from raft.quorum import committed_index
 from raft.reads import confirm
 from raft.state import State
-from raft.transfer import hand_over_if_level
+from raft.transfer import hand_over_if_level, retire_when_known
 from raft.types import Entry, EntryKind
 
 __all__ = (
@@ -154,11 +154,14 @@ def handle_heartbeat_reply(state: State, message: HeartbeatReply) -> None:
     """Leader: a sign of life, perhaps a read confirmation; and a chance to find a lost append."""
     progress = state.progress[message.sender]
     progress.recent_active = True
+    progress.known_commit = max(progress.known_commit, message.commit)
     progress.probe_sent = False
     if progress.match < state.log.last_index or progress.state is ProgressState.PROBE:
         progress.poked = True
         state.flush = True
     confirm(state, message.sender, message.read_id)
+    if state.retire_index:
+        retire_when_known(state)
 
 
 def report_unreachable(state: State, peer: int) -> None:

@@ -100,6 +100,7 @@ class State:
         "pending_snapshot",
         "progress",
         "reads",
+        "retire_index",
         "role",
         "snapshot_targets",
         "term",
@@ -143,6 +144,8 @@ class State:
         """(last index, bytes) per proposal batch that is not committed yet."""
         self.transferee = NO_NODE
         self.transfer_elapsed = 0
+        self.retire_index = 0
+        """Not 0: this leader was removed, and steps down when the others know this much."""
         self.forwards_seen: dict[int, tuple[int, int]] = {}
         """Per follower the (epoch, serial) of its newest forward: duplicates stop here."""
 
@@ -259,6 +262,7 @@ class State:
         self.uncommitted_bytes = 0
         self.uncommitted.clear()
         self.transferee = NO_NODE
+        self.retire_index = 0
         self.forwards_seen = {}
         self.flush = False
         self.snapshot_targets = []

@@ -1,13 +1,24 @@
-"""Leadership transfer: bring the target level, then tell it to campaign (thesis 3.10)."""
+"""Leadership transfer: bring the target level, then tell it to campaign (thesis 3.10).
+
+A leader that has been removed hands over too, but first sees to it that the others know. In a
+configuration that shrinks from two voters to one, the survivor holds the removal without knowing
+that it is committed; were the leader to vanish now, the survivor would wait for its vote for ever.
+"""
 
 from __future__ import annotations
 
 from raft.errors import NotLeader, TransferRefused
 from raft.messages import TimeoutNow
+from raft.quorum import has_quorum
 from raft.state import State
 from raft.types import NO_NODE, Role
 
-__all__ = ("give_up_late_transfer", "hand_over_if_level", "transfer_leader")
+__all__ = (
+    "give_up_late_transfer",
+    "hand_over_if_level",
+    "retire_when_known",
+    "transfer_leader",
+)
 
 
 def transfer_leader(state: State, target: int) -> None:
@@ -41,3 +52,18 @@ def give_up_late_transfer(state: State) -> None:
         state.transfer_elapsed += 1
         if state.transfer_elapsed >= state.config.election_ticks:
             state.transferee = NO_NODE
+
+
+def retire_when_known(state: State) -> None:
+    """A removed leader steps down once a majority of the others knows that it is removed."""
+    informed = [
+        peer
+        for peer in state.conf.voters
+        if state.progress[peer].known_commit >= state.retire_index
+    ]
+    if not has_quorum(state.conf.voters, informed):
+        return
+    successor = max(informed, key=lambda peer: state.progress[peer].match)
+    hand_over = TimeoutNow(state.id, successor, state.term)
+    state.become_follower(state.term, NO_NODE)
+    state.now.append(hand_over)

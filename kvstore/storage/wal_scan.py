@@ -322,46 +322,49 @@ class _SegmentReader:
             start = position + HEAD.size
             end = start + head.length
             after = position + padded(HEAD.size + head.length)
-            if after > size:
-                self.stop = "the batch is longer than the segment"
-            elif not self._checks_out(start, end, head) or data[end:after].strip(b"\0"):
+            records = self._records(start, end, head) if after <= size else None
+            if records is None or data[end:after].strip(b"\0"):
                 self.stop = "the batch does not match its checksum"
-            if self.stop is not None:
                 self.head = head
                 break
-            self._replay_batch(start, end)
+            for record in records:
+                self._replay_record(*record)
             self.chain = head.crc
             self.replay.batches += 1
             position = after
         self.position = position
 
-    def _checks_out(self, at: int, end: int, head: BatchHead) -> bool:
-        """Whether the records fill the batch and each CRC follows from the one before."""
+    def _records(
+        self, at: int, end: int, head: BatchHead
+    ) -> list[tuple[int, int, int, int, int]] | None:
+        """(kind, first, last, payload from, to) of each record of a batch.
+
+        None unless they fill the batch and each CRC follows from the one before.
+        """
         data, chain = self.data, self.chain
+        records = []
         while at < end:
-            length = int.from_bytes(data[at : at + 4], "big")
+            if end - at < RECORD_OVERHEAD_BYTES:
+                return None
+            length, kind, first, last = RECORD.unpack_from(data, at)
             crc_at = at + RECORD.size + length
             chain = _extend(chain, data[at:crc_at])
+            records.append((kind, first, last, at + RECORD.size, crc_at))
             at = crc_at + 4
             if at > end or data[crc_at:at] != chain.to_bytes(4, "big"):
-                return False
-        return chain == head.crc
+                return None
+        return records if chain == head.crc else None
 
-    def _replay_batch(self, at: int, end: int) -> None:
-        data, replay = self.data, self.replay
-        while at < end:
-            length, kind, first, last = RECORD.unpack_from(data, at)
-            start = at + RECORD.size
-            problem: str | None
-            if kind == RecordKind.ENTRIES:
-                problem = replay.entries(_Span(first, last, data, start, start + length))
-            elif kind == RecordKind.HARD_STATE:
-                problem = replay.state(data[start : start + length])
-            else:
-                problem = f"a record of kind {kind}, which this program does not know"
-            if problem is not None:
-                raise WalCorrupt(self.path, at, problem)
-            at = start + length + 4
+    def _replay_record(self, kind: int, first: int, last: int, start: int, end: int) -> None:
+        problem: str | None
+        if kind == RecordKind.ENTRIES:
+            problem = self.replay.entries(_Span(first, last, self.data, start, end))
+        elif kind == RecordKind.HARD_STATE:
+            problem = self.replay.state(self.data[start:end])
+        else:
+            problem = f"a record of kind {kind}, which this program does not know"
+        if problem is not None:
+            raise WalCorrupt(self.path, start, problem)
 
     def used_end(self) -> int:
         """Where the zeros at the end of the file begin (at `position` at the earliest)."""
