@@ -14,6 +14,7 @@ import gc
 import logging
 import os
 import platform
+import resource
 import signal
 import sys
 import threading
@@ -79,13 +80,14 @@ MakeNode = Callable[[NodeConfig, Metrics], Node]
 
 def over_tcp(config: NodeConfig, metrics: Metrics) -> Node:
     """A node that reaches its peers as a server does."""
-    from kvstore.peers import TcpNetwork
+    from kvstore.node.peers import TcpNetwork
 
     return Node(config, metrics, network=TcpNetwork())
 
 
 async def run(config: ServerConfig, log: LogWriter, make_node: MakeNode = over_tcp) -> int:
     """Runs the server until it is told or has to stop; returns the exit code."""
+    _raise_file_limit()
     asked = asyncio.Event()
     _listen_for_signals(asked, log)
     if config.stop_on_stdin_eof:
@@ -109,6 +111,9 @@ async def run(config: ServerConfig, log: LogWriter, make_node: MakeNode = over_t
             await server.stop(grace_s=0.0 if code is ExitCode.DISK_FAILED else CALL_GRACE_S)
     except TimeoutError:
         _LOG.error("stopping took more than %g s and was given up", STOP_LIMIT_S)
+        code = code or ExitCode.FAILED
+    except Exception:
+        _LOG.exception("stopping failed")
         code = code or ExitCode.FAILED
     _LOG.info("stopped", extra={"exit_code": int(code)})
     return code
@@ -348,6 +353,14 @@ def _listen_for_eof(asked: asyncio.Event) -> None:
             loop.call_soon_threadsafe(asked.set)
 
     threading.Thread(target=wait, name="stdin-watch", daemon=True).start()
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system lets us have: each client connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # some systems refuse "unlimited"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tune_garbage_collector() -> None:

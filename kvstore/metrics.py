@@ -2,7 +2,7 @@
 
 Hot paths touch only what must be counted as it happens (histograms, counters). Everything that
 is a reading of present state (revision, leader, sizes) is asked for at scrape time by collectors:
-those of `gateways.http.collectors` for the member, that of the API for gRPC calls.
+those of `gateways.http.collectors` for the member, that of `api.counting` for gRPC calls.
 """
 
 from __future__ import annotations
@@ -35,12 +35,6 @@ class Metrics:
         self.wal_fsync_seconds = Histogram(
             "etcd_disk_wal_fsync_duration_seconds",
             "The latency distributions of fsync called by WAL.",
-            buckets=milliseconds,
-            registry=registry,
-        )
-        self.wal_write_seconds = Histogram(
-            "etcd_disk_wal_write_duration_seconds",
-            "The latency distributions of write called by WAL.",
             buckets=milliseconds,
             registry=registry,
         )
@@ -106,12 +100,6 @@ class Metrics:
         self.proposals_failed = Counter(
             "etcd_server_proposals_failed_total",
             "The total number of failed proposals seen.",
-            registry=registry,
-        )
-        self.heartbeat_send_failures = Counter(
-            "etcd_server_heartbeat_send_failures_total",
-            "The total number of leader heartbeat send failures "
-            "(likely overloaded from slow disk).",
             registry=registry,
         )
         self.slow_apply = Counter(

@@ -14,6 +14,7 @@ def handle_append(state: State, message: Append) -> None:
     log = state.log
     if message.prev_index < log.commit:
         # Late or repeated: what is committed here equals the leader's log for certain.
+        log.check_committed(message.entries)
         acknowledge(state, message.sender, log.commit)
         return
     last_new = log.try_append(message.prev_index, message.prev_term, message.entries)

@@ -16,6 +16,7 @@ from kvstore.pb import rpc_pb2
 
 __all__ = (
     "Answer",
+    "Done",
     "HashAnswer",
     "LeaseTimes",
     "Member",

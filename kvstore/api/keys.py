@@ -12,7 +12,7 @@ from kvstore.api.facade import Done, Node, Write
 from kvstore.errors import CANCELED, COMPACTED, EtcdError
 from kvstore.pb import kv_pb2, rpc_pb2
 
-__all__ = ("Keys",)
+__all__ = ("SESSION_TTL_S", "Keys")
 
 SESSION_TTL_S = 60
 """TTL of the lease that a lock or campaign without one gets; nobody keeps it alive."""

@@ -86,6 +86,8 @@ from kvstore.client.values import (
 
 __all__ = (
     "Alarm",
+    "AlarmType",
+    "AlarmsResult",
     "AsyncBoundTxn",
     "AsyncClient",
     "AsyncElection",
@@ -93,8 +95,6 @@ __all__ = (
     "AsyncLease",
     "AsyncLock",
     "AsyncWatch",
-    "AlarmType",
-    "AlarmsResult",
     "BoundTxn",
     "Client",
     "ClientClosedError",

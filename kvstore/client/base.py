@@ -256,6 +256,10 @@ def _channel_options(
         "grpc.max_reconnect_backoff_ms": int(RECONNECT_MAX_S * 1000),
         "grpc.keepalive_time_ms": int(PING_INTERVAL_S * 1000),
         "grpc.keepalive_timeout_ms": int(PING_TIMEOUT_S * 1000),
+        # The transport's own pings must not wait longer (their default is a minute), since a
+        # keepalive ping is not sent while one of them is unanswered.
+        "grpc.http2.ping_timeout_ms": int(PING_TIMEOUT_S * 1000),
+        # A watch only listens: pings must go on without data of ours.
         "grpc.http2.max_pings_without_data": 0,
     }
     if server_name:

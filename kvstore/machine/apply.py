@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 
+from google.protobuf.message import DecodeError
+
 from kvstore.errors import EtcdError
 from kvstore.machine.alarms import refusal
 from kvstore.machine.command import CommandError, decode
@@ -73,6 +75,10 @@ class ApplyBatch:
             if not self._work(max_ops):
                 return False
             self._finish(True)
+        except DecodeError as error:
+            self.abandon()
+            entry = self._entries[len(self.results)]
+            raise CommandError(f"the request in entry {entry.index} is damaged: {error}") from error
         except BaseException:
             self.abandon()
             raise

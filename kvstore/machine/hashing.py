@@ -35,6 +35,9 @@ __all__ = ("HashAnswer", "hash_kv", "hash_state")
 
 _REVISION_KEY_BYTES = 16
 
+_KEPT_CHECK_COST = 4
+"""Looking up whether a revision still counts takes as long as hashing this many."""
+
 
 class HashAnswer(NamedTuple):
     """A CRC-32C, and what it was taken of."""
@@ -86,15 +89,15 @@ def _any_live(txn: ReadTxn, revision: int) -> Job[bool]:
 def _hashed_slice(
     txn: ReadTxn, span: tuple[bytes, bytes], compact: int, keep_at: int
 ) -> tuple[bytes | None, list[bytes]]:
-    """The bytes that up to SLICE_VALUES revisions add, and where the next slice starts."""
+    """The bytes that a slice of the revisions adds, and where the next slice starts."""
     parts: list[bytes] = []
-    left = SLICE_VALUES
+    left = SLICE_RECORDS
     for record_key, kv in txn.scan(REVISIONS, span[0], span[1]):
         main = int.from_bytes(record_key[:8])
         if main > compact or _is_kept(txn, record_key, kv, keep_at):
             parts += (record_key[:8], b"_", record_key[8:], kv)
-        left -= 1
-        if not left:
+        left -= 1 if main > compact else _KEPT_CHECK_COST
+        if left <= 0:
             return record_key + b"\x00", parts
     return None, parts
 
@@ -123,17 +126,17 @@ def hash_state(txn: ReadTxn, compact: int) -> Job[int]:
 
 
 def _hash_versions(txn: ReadTxn, compact: int, crc: int) -> Job[int]:
-    """Adds all version records that stay, with their pairs."""
+    """Adds the version records with their pairs, but none that is superseded at `compact`."""
     settled = b""
     parts: list[bytes] = []
     for record_key, record in txn.scan(KEYS):
         ordered = record_key[:-STAMP_BYTES]
-        version = Version.read(record_key, record)
-        if version.main < compact and ordered == settled:
+        if ordered == settled:
             continue
+        version = Version.read(record_key, record)
         if version.main <= compact:
             settled = ordered
-            if not record and version.main < compact:
+            if not record:
                 continue
         parts += (record_key, record, txn.get(REVISIONS, version.key) or b"")
         if len(parts) > 3 * SLICE_VALUES:

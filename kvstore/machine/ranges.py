@@ -121,33 +121,73 @@ class RangeReader(NamedTuple):
         return RangeAnswer(body, 1, False, 1, key)
 
     def _range(self, request: RangeRequest, revision: int) -> Job[RangeAnswer]:
-        start, stop = range_bounds(request.key, request.range_end)
-        limit = max(request.limit, 0)
+        bounds = range_bounds(request.key, request.range_end)
         if request.count_only:
-            count = yield from self._count(start, stop, revision)
+            count = yield from self._count(*bounds, revision)
             return RangeAnswer(int_field(_COUNT_FIELD, count), count, False, 0, b"")
-        fetch_all = not limit or request.sort_order != _ORDER_NONE or _is_filtered(request)
-        if request.sort_order == _ASCEND and request.sort_target == _BY_KEY:
-            fetch_all = not limit or _is_filtered(request)
-        want = None if fetch_all else limit + 1
-        found, resume = yield from select(self.txn, (start, stop), revision, want)
+        if _is_plain(request):
+            answer = yield from self._in_key_order(request, bounds, revision)
+        else:
+            answer = yield from self._sorted(request, bounds, revision)
+        return answer
+
+    def _in_key_order(
+        self, request: RangeRequest, bounds: tuple[bytes, bytes | None], revision: int
+    ) -> Job[RangeAnswer]:
+        """Encodes while it walks: nothing is sorted or filtered out."""
+        start, stop = bounds
+        limit = max(request.limit, 0)
+        floor = floor_of(revision)
+        chunks: list[bytes] = []
+        count = 0
+        last = b""
+        position: bytes | None = start
+        while position is not None and (not limit or count <= limit):
+            if position != start:
+                yield
+            want = limit + 1 - count if limit else None
+            part = walk(self.txn, position, stop, floor=floor, want=want, records=SLICE_VALUES)
+            found, position = part
+            count += len(found)
+            if limit and count > limit:
+                # The one beyond the limit only tells that there is more.
+                del found[-1]
+            if found:
+                last = found[-1][0]
+                chunks.append(self._encode(request, found))
+        more = 0 < limit < count
+        if position is not None:
+            count += yield from self._rest(start, (position, stop), revision, count)
+        last_key = key_of(last) if last else b""
+        if more and self.counts is not None:
+            self.counts.put(ordered_key(last_key + b"\x00"), stop, revision, count - limit)
+        returned = limit if more else count
+        return _answer(chunks, count=count, more=more, returned=returned, last_key=last_key)
+
+    def _sorted(
+        self, request: RangeRequest, bounds: tuple[bytes, bytes | None], revision: int
+    ) -> Job[RangeAnswer]:
+        """Finds first, then filters, sorts and cuts."""
+        limit = max(request.limit, 0)
+        cut_first = limit and request.sort_order == _ORDER_NONE and not _is_filtered(request)
+        want = limit + 1 if cut_first else None
+        found, resume = yield from select(self.txn, bounds, revision, want)
         count = len(found)
         if resume is not None:
-            count += yield from self._rest(start, (resume, stop), revision, count)
+            count += yield from self._rest(bounds[0], (resume, bounds[1]), revision, count)
         if _is_filtered(request):
             found = [item for item in found if _passes(request, item)]
         yield from self._sort(request, found)
         more = 0 < limit < len(found)
         if more:
             del found[limit:]
-        parts = yield from self._encode(request, found)
-        if more:
-            parts.append(_MORE)
-        parts.append(int_field(_COUNT_FIELD, count))
+        chunks: list[bytes] = []
+        for at in range(0, len(found), SLICE_VALUES):
+            if at:
+                yield
+            chunks.append(self._encode(request, found[at : at + SLICE_VALUES]))
         last_key = key_of(found[-1][0]) if found else b""
-        if more and want is not None and self.counts is not None:
-            self.counts.put(ordered_key(last_key + b"\x00"), stop, revision, count - limit)
-        return RangeAnswer(b"".join(parts), count, more, len(found), last_key)
+        return _answer(chunks, count=count, more=more, returned=len(found), last_key=last_key)
 
     def _count(self, start: bytes, stop: bytes | None, revision: int) -> Job[int]:
         known = self.counts.get(start, stop, revision) if self.counts is not None else None
@@ -194,16 +234,22 @@ class RangeReader(NamedTuple):
         elif target in _SORT_KEYS:
             found.sort(key=_SORT_KEYS[target], reverse=descending)
 
-    def _encode(self, request: RangeRequest, found: list[Found]) -> Job[list[bytes]]:
+    def _encode(self, request: RangeRequest, found: list[Found]) -> bytes:
+        """The `kvs` fields of some versions."""
+        pairs = [_bare(*item) for item in found] if request.keys_only else fetch(self.txn, found)
         parts: list[bytes] = []
-        for at in range(0, len(found), SLICE_VALUES):
-            if at:
-                yield
-            some = found[at : at + SLICE_VALUES]
-            pairs = [_bare(*item) for item in some] if request.keys_only else fetch(self.txn, some)
-            for kv in pairs:
-                parts += (_KVS, varint(len(kv)), kv)
-        return parts
+        for kv in pairs:
+            parts += (_KVS, varint(len(kv)), kv)
+        return b"".join(parts)
+
+
+def _answer(
+    chunks: list[bytes], *, count: int, more: bool, returned: int, last_key: bytes
+) -> RangeAnswer:
+    if more:
+        chunks.append(_MORE)
+    chunks.append(int_field(_COUNT_FIELD, count))
+    return RangeAnswer(b"".join(chunks), count, more, returned, last_key)
 
 
 _NOTHING = RangeAnswer(b"", 0, False, 0, b"")
@@ -225,6 +271,12 @@ def select(
         if position is None or (want is not None and len(found) >= want):
             return found, position
         yield
+
+
+def _is_plain(request: RangeRequest) -> bool:
+    """Whether the answer is a stretch of the range as it stands in key order."""
+    order, target = request.sort_order, request.sort_target
+    return target == _BY_KEY and order in (_ORDER_NONE, _ASCEND) and not _is_filtered(request)
 
 
 def _is_filtered(request: RangeRequest) -> bool:

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvstore.machine.command import CommandKind
 from kvstore.machine import ApplyBatch, Machine, Result
+from kvstore.machine.command import CommandKind
 from kvstore.node.limits import (
     APPLY_BATCH_BYTES,
     APPLY_BATCH_ENTRIES,
     APPLY_SLICE_OPERATIONS,
     MAX_RAFT_LOG_BYTES,
+    SLOW_APPLY_S,
 )
 from raft.types import ConfChangeKind, Entry
 
@@ -45,6 +46,9 @@ class Applier:
         self._queue: deque[Entry] = deque()
         self._batch: ApplyBatch | None = None
         self._entries: list[Entry] = []
+        self._began = 0.0
+        self.slow = 0
+        """Batches that took longer than SLOW_APPLY_S (for the metrics)."""
         self._paused = False
         self._held: dict[int, int] = {}
         self._kept: deque[tuple[int, int]] = deque()
@@ -63,6 +67,13 @@ class Applier:
     def queue(self, entries: Sequence[Entry]) -> None:
         """Takes over newly committed entries."""
         self._queue.extend(entries)
+
+    def abandon(self) -> None:
+        """Drops the batch under way; the member stops."""
+        self._paused = True
+        if self._batch is not None:
+            self._batch.abandon()
+            self._batch = None
 
     def pause(self) -> None:
         """Begins no further batch: a snapshot is about to replace the state."""
@@ -88,10 +99,13 @@ class Applier:
             if self._paused or not self._queue:
                 return False
             self._entries = self._next_entries()
+            self._began = self._core.clock()
             waiting = self._core.proposals.waiting
             self._batch = self.machine.begin(self._entries, waiting)
         if self._batch.step(APPLY_SLICE_OPERATIONS):
             batch, self._batch = self._batch, None
+            if self._core.clock() - self._began > SLOW_APPLY_S:
+                self.slow += 1
             self._finish(batch)
         return self.busy
 

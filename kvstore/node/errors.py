@@ -4,6 +4,7 @@ Each message says what is wrong, where, and what to do. Errors that answer a cli
 are in `kvstore.errors`; these here end the process.
 """
 
+# ruff: noqa: N818  (an error is named by what happened)
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -128,6 +128,11 @@ class MemberFiles:
         return self._store
 
     @property
+    def store_open(self) -> bool:
+        """Whether a store is open."""
+        return self._store is not None
+
+    @property
     def _next_store(self) -> Path:
         return self._layout.store.with_name("next.mdb")
 
@@ -170,14 +175,15 @@ class MemberFiles:
         """
         path = self.snapshot_dir / snapshot.snapshot_name(index, term)
         snapshot.extract_to(self._disk, path, self._next_store)
-        return self._take_next_store()
+        return self.take_next_store()
 
-    def defragment_store(self) -> Store:
-        """Replaces the store by a compact copy of itself."""
+    def copy_store(self) -> None:
+        """Makes a compact copy of the store, for `take_next_store`; nothing may be written."""
+        self._disk.unlink(self._next_store)
         self.store.copy_to(self._next_store)
-        return self._take_next_store()
 
-    def _take_next_store(self) -> Store:
+    def take_next_store(self) -> Store:
+        """Puts the prepared file in the place of the store."""
         self.close_store()
         self._disk.unlink(self._lock_of(self._layout.store))
         self._disk.rename(self._next_store, self._layout.store)

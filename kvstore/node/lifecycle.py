@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING
 from kvstore.machine import Machine, Member, View
 from kvstore.node.bootstrap import Opened, open_member
 from kvstore.node.errors import StopKind, StopReason
+from kvstore.node.lease_calls import LeaseCalls
 from kvstore.node.limits import STOP_TRANSFER_S, SWEEP_SLICE_REVISIONS
 from kvstore.node.loop import MemberLoop
 from kvstore.node.maintenance import Duties
-from kvstore.node.member import MemberCore, Timing
+from kvstore.node.member import MemberCore
 from kvstore.node.members import MemberChanges
 from kvstore.node.proposals import RequestIds
 from kvstore.node.remote import Handler, LeaderCalls, answer_call
 from kvstore.node.snapshots import Snapshots
 from kvstore.node.swaps import StoreSwaps
 from kvstore.node.threads import Worker
+from kvstore.node.timing import Timing
 from kvstore.node.transport import Cluster, LocalMember, PeerNetwork
 from kvstore.storage.store import Store
 from kvstore.watch.hub import WatchHub
@@ -88,10 +90,11 @@ class Running:
         self._leaving: dict[int, Member] = {}
         self._removal_told = False
         self._ended = False
-        self._leader_changes = 0
+        self._counted = (0, 0, 0, 0, 0)
         self._install: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
         self.changes = MemberChanges(node, time.time)
+        self.leases = LeaseCalls(node)
         self.peers = network.connect(self._local(node, opened))
         self.core = self._build_core(node, opened)
         self.loop = MemberLoop(
@@ -151,12 +154,11 @@ class Running:
             max_request_bytes=config.max_request_bytes,
             catchup_entries=config.snapshot_catchup_entries,
         )
-        core.on_leadership = self._leadership
         core.on_members = self._members
         return core
 
     def _local(self, node: Node, opened: Opened) -> LocalMember:
-        table = {**node.answer_table(), **self.changes.answer_table()}
+        table = {**self.leases.answer_table(), **self.changes.answer_table()}
 
         def answering(handler: Handler) -> Callable[[bytes], Awaitable[bytes]]:
             return lambda payload: answer_call(handler, payload)
@@ -308,6 +310,7 @@ class Running:
     def after_turn(self) -> None:
         """Sends what gathered for the leader; ends the member once it has been removed."""
         self.calls.flush()
+        self._count()
         if self.core.removed and not self._removal_told:
             self._removal_told = True
             # Later: the entry's answers, and the news for the others, leave first.
@@ -315,10 +318,29 @@ class Running:
                 self.timing.election_s, self._fail, StopReason(StopKind.REMOVED, _REMOVED)
             )
 
-    def _leadership(self) -> None:
+    def _count(self) -> None:
+        """Carries the core's counts over into the metrics; the core itself knows none."""
+        core = self.core
+        present = (
+            core.leader_changes,
+            core.failed_proposals,
+            core.rounds.slow,
+            core.rounds.failed,
+            core.applier.slow,
+        )
+        if present == self._counted:
+            return
         metrics = self.node.metrics
-        metrics.leader_changes.inc(self.core.leader_changes - self._leader_changes)
-        self._leader_changes = self.core.leader_changes
+        counters = (
+            metrics.leader_changes,
+            metrics.proposals_failed,
+            metrics.slow_reads,
+            metrics.reads_failed,
+            metrics.slow_apply,
+        )
+        for counter, now, before in zip(counters, present, self._counted, strict=True):
+            counter.inc(now - before)
+        self._counted = present
 
     def _members(self) -> None:
         """Connects to the members there are; until the state names any, to those we heard of.

@@ -29,6 +29,9 @@ APPLY_BATCH_BYTES = 8 * 1024**2
 APPLY_SLICE_OPERATIONS = 512
 """Key operations of one slice of an apply (about 5 ms)."""
 
+SLOW_APPLY_S = 0.1
+"""A batch that takes longer is counted as slow (etcd's figure)."""
+
 SLICE_S = 0.005
 """After this long, work that can be split gives the loop back."""
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from kvstore.metrics import Metrics
 from kvstore.node.errors import StopKind, StopReason
@@ -153,21 +154,26 @@ class MemberLoop:
             self._outside.send_snapshot(peer_id)
 
     def _write(self, persist: Persist, batch: WalBatch) -> None:
-        began = self._loop.time()
         wal = self.wal
         sync = self._fsync
 
-        def report(_value: Any, error: BaseException | None) -> None:
+        def write() -> float:
+            began = time.perf_counter()
+            wal.write(batch, sync)
+            return time.perf_counter() - began
+
+        def report(took_s: float, error: BaseException | None) -> None:
             if error is not None:
                 self.broken(error)
                 return
-            self._metrics.wal_fsync_seconds.observe(self._loop.time() - began)
+            self._metrics.wal_fsync_seconds.observe(took_s)
+            self._metrics.wal_written_bytes.inc(len(batch.records))
             self.core.persisted(persist)
             # Not `wake`: the answers to what was just stored should not wait for the others.
             if self._running:
                 self._turn()
 
-        self.disk.submit(lambda: wal.write(batch, sync), report)
+        self.disk.submit(write, report)
 
     def installed(self, persist: Persist, batch: WalBatch | None) -> None:
         """A snapshot is in place; the rest of its persist, if any, is written now."""

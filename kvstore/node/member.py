@@ -32,7 +32,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kvstore.errors import (
@@ -40,19 +39,17 @@ from kvstore.errors import (
     PROPOSAL_DROPPED,
     REQUEST_TOO_LARGE,
     STOPPED,
-    TIMEOUT,
-    TIMEOUT_CONNECTION_LOST,
-    TIMEOUT_LEADER_FAILURE,
     TOO_MANY_REQUESTS,
     EtcdError,
 )
-from kvstore.machine.command import CommandKind, encode, expiry_payload
 from kvstore.machine import Machine
+from kvstore.machine.command import CommandKind, encode, expiry_payload
 from kvstore.node.applying import Applier
 from kvstore.node.leasing import Lessor
-from kvstore.node.limits import MAX_APPLY_LAG_ENTRIES, REQUEST_TIMEOUT_BASE_S
+from kvstore.node.limits import MAX_APPLY_LAG_ENTRIES
 from kvstore.node.proposals import Done, Pending, Proposals, RequestIds
 from kvstore.node.reads import Reading, ReadJobs, ReadRounds
+from kvstore.node.timing import Timing, timeout_error
 from kvstore.storage.wal import WalBatch
 from kvstore.watch.hub import WatchHub
 from raft.errors import ConfChangeRefused, ProposalDropped
@@ -60,7 +57,7 @@ from raft.messages import Message
 from raft.node import Persist, RaftNode
 from raft.types import NO_NODE, ConfChange, Entry, HardState, Role
 
-__all__ = ("LogWriter", "MemberCore", "Timing", "Work")
+__all__ = ("LogWriter", "MemberCore", "Work")
 
 _LOG = logging.getLogger(__name__)
 _READY_ROUNDS = 8
@@ -68,29 +65,6 @@ _READY_ROUNDS = 8
 
 LogWriter = Callable[[HardState | None, Sequence[Entry]], WalBatch]
 """Turns a hard state and entries into bytes for the WAL (Wal.encode): pure, keeps the chain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The time constants of one member."""
-
-    tick_ms: int
-    election_ticks: int
-
-    @property
-    def tick_s(self) -> float:
-        """Seconds between two ticks; the leader sends heartbeats this often."""
-        return self.tick_ms / 1000
-
-    @property
-    def election_s(self) -> float:
-        """The election timeout in seconds."""
-        return self.tick_s * self.election_ticks
-
-    @property
-    def request_s(self) -> float:
-        """How long a request may wait for its outcome."""
-        return REQUEST_TIMEOUT_BASE_S + 2 * self.election_s
 
 
 class Work(NamedTuple):
@@ -147,7 +121,6 @@ class MemberCore:
         self.failed_proposals = 0
         self.removed = False
         """True once the entry that removes this member was applied."""
-        self.on_leadership: Callable[[], None] = lambda: None
         self.on_members: Callable[[], None] = lambda: None
         self._connected_since = connected_since
         self._max_request_bytes = max_request_bytes
@@ -244,15 +217,23 @@ class MemberCore:
         else:
             self.rounds.add(ready, self.clock(), applied=applied)
 
-    def renew_lease(self, lease_id: int, done: Done) -> None:
-        """Leader only: renews after a quorum has confirmed the leader; `done` gets the TTL."""
-        known = lease_id in self.machine.leases
-        self.confirm(
-            lambda error: done(None, error)
-            if error is not None
-            else self.lessor.renew(lease_id, self.clock(), done),
-            applied=not known,
-        )
+    def renew_leases(self, renewals: Sequence[tuple[int, Done]]) -> None:
+        """Leader only: renews once a quorum has confirmed the leader; each `done` gets a TTL.
+
+        A lease that is not known here may have been granted a moment ago: then, and only then,
+        the state must be up to date, too.
+        """
+
+        def ready(error: EtcdError | None) -> None:
+            now = self.clock()
+            for lease_id, done in renewals:
+                if error is not None:
+                    done(None, error)
+                else:
+                    self.lessor.renew(lease_id, now, done)
+
+        leases = self.machine.leases
+        self.confirm(ready, applied=any(lease_id not in leases for lease_id, _ in renewals))
 
     # ---- inputs ----------------------------------------------------------------------------
 
@@ -284,6 +265,15 @@ class MemberCore:
         self._hold_writes = False
         self.raft.persisted(persist)
 
+    def state_behind_snapshot(self, persist: Persist) -> HardState:
+        """What the log restarts with behind `persist.snapshot`, whose entries come after it.
+
+        The commit index is held back to the snapshot: it must never be on disk before the
+        entries that it covers.
+        """
+        assert persist.snapshot is not None
+        return self.hard_state._replace(commit=persist.snapshot.index)
+
     def installed(self, persist: Persist, machine: Machine) -> WalBatch | None:
         """The snapshot of `persist` replaced the state; returns what is to be written after it."""
         assert persist is self.persisting, "a snapshot was reported that is not under way"
@@ -292,7 +282,7 @@ class MemberCore:
         self.lessor.demote()
         self.resume(machine)
         self.on_members()
-        self._unwritten = False
+        self._unwritten = self.hard_state != self.state_behind_snapshot(persist)
         return self._encode_log(persist.entries) if persist.entries else None
 
     def pause(self) -> None:
@@ -312,6 +302,8 @@ class MemberCore:
             pending.done(None, STOPPED)
         self.rounds.close(STOPPED)
         self.jobs.abandon(STOPPED)
+        self.applier.abandon()
+        self.hub.restored()  # Replays let go of their view.
         self.lessor.demote()
 
     # ---- the turn --------------------------------------------------------------------------
@@ -418,7 +410,6 @@ class MemberCore:
         elif led and not self.is_leader:
             _LOG.info("this member leads no more, term %d", self.term)
             self.lessor.demote()
-        self.on_leadership()
 
     # ---- applying --------------------------------------------------------------------------
 
@@ -429,30 +420,12 @@ class MemberCore:
         return more
 
     def _timeout_error(self, pending: Pending) -> EtcdError:
-        """Which of the timeouts this is: a client learns from it what was wrong."""
-        election_s = self.timing.election_s
-        if self.leader_seen_at - 2 * election_s < pending.started < self.leader_seen_at:
-            return TIMEOUT_LEADER_FAILURE
-        if self.leader_id == NO_NODE:
-            return TIMEOUT
-        if self.is_leader:
-            if not self._connected_to_quorum_since(pending.started):
-                return TIMEOUT_CONNECTION_LOST
-        elif not self._connected_since_time(self.leader_id, pending.started):
-            return TIMEOUT_CONNECTION_LOST
-        return TIMEOUT
-
-    def _connected_since_time(self, peer: int, moment: float) -> bool:
-        since = self._connected_since(peer)
-        return since is not None and since <= moment
-
-    def _connected_to_quorum_since(self, moment: float) -> bool:
-        voters = self.raft.conf.voters
-        connected = sum(
-            1
-            for voter in voters
-            if voter == self.member_id or self._connected_since_time(voter, moment)
+        return timeout_error(
+            pending.started,
+            own_id=self.member_id,
+            leader_id=self.leader_id,
+            leader_seen_at=self.leader_seen_at,
+            election_s=self.timing.election_s,
+            voters=self.raft.conf.voters,
+            connected_since=self._connected_since,
         )
-        return connected > len(voters) // 2
-
-

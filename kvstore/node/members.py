@@ -127,6 +127,10 @@ class MemberChanges:
             await self.promote_here(int(question))
 
         async def hash_kv(question: Any) -> Any:
-            return list(await self._node.hash_kv(int(question)))
+            revision = int(question)
+            if revision > self._node.revision:
+                # Only behind, not different: what the leader has is on its way here.
+                await self._node.linearize()
+            return list(await self._node.hash_kv(revision))
 
         return {PROMOTE: promote, HASH_KV: hash_kv}

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from kvstore import errors
 from kvstore.errors import EtcdError
-from kvstore.machine.command import CommandKind
 from kvstore.machine import Machine, View
+from kvstore.machine.command import CommandKind
 from kvstore.machine.membership import Member
 from kvstore.machine.quota import DEFAULT_QUOTA_BYTES
 from kvstore.metrics import Metrics
 from kvstore.node.answers import Answer, HashAnswer, LeaseTimes, NodeStatus, encode_header
 from kvstore.node.config import NodeConfig
-from kvstore.node.errors import StopKind, StopReason
+from kvstore.node.errors import BadConfiguration, StopKind, StopReason
 from kvstore.node.lifecycle import Running, launch
 from kvstore.node.maintenance import CLUSTER_VERSION
 from kvstore.node.members import MemberChanges
 from kvstore.node.proposals import Done
 from kvstore.node.reads import Reading
-from kvstore.node.remote import RENEW, TIMES, LeaderCalls
+from kvstore.node.remote import LeaderCalls
 from kvstore.node.streams import range_chunks, snapshot_chunks
 from kvstore.node.transport import PeerNetwork
 from kvstore.pb import rpc_pb2
@@ -70,7 +70,12 @@ class Node:
         self._running = running
         self.cluster_id = running.cluster_id
         self.member_id = running.member_id
-        await running.begin()
+        try:
+            await running.begin()
+        except OSError as error:
+            await running.end(clean=True)
+            urls = ", ".join(self.config.listen_peer_urls)
+            raise BadConfiguration(f"cannot listen for peers at {urls}: {error}") from error
 
     async def stop(self) -> None:
         """Hands leadership over, answers what waits, closes the files. Idempotent."""
@@ -290,54 +295,11 @@ class Node:
 
     def lease_keep_alive(self, lease_id: int, done: Done) -> None:
         """Renews a lease, here or at the leader; `done` gets the TTL, 0 if there is none."""
-        running = self.running
-        if self.stopped:
-            done(None, errors.STOPPED)
-        elif running.core.is_leader:
-            running.core.renew_lease(lease_id, done)
-            running.loop.wake()
-        else:
-            running.calls.renew(lease_id, done)
-            running.loop.wake()
+        self.running.leases.keep_alive(lease_id, done)
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimes:
         """Remaining and granted time, as the leader counts it; ttl -1 when there is none."""
-        if self.is_leader:
-            return await self.own_lease_times(lease_id, keys)
-        answer = await self.calls.ask_leader(TIMES, [lease_id, keys])
-        return LeaseTimes(*answer)
-
-    async def own_lease_times(self, lease_id: int, keys: bool) -> LeaseTimes:
-        """The leader's answer to `lease_time_to_live`; LEADER_CHANGED elsewhere."""
-
-        def reading(view: View) -> Any:
-            if not keys:
-                return []
-            return (yield from view.lease_keys(lease_id))
-
-        attached = await self.reading(reading, linearizable=True)
-        core = self.running.core
-        if not core.lessor.primary:
-            raise errors.LEADER_CHANGED
-        remaining = core.lessor.remaining_s(lease_id, core.clock())
-        lease = core.machine.leases.get(lease_id)
-        if remaining is None or lease is None:
-            return LeaseTimes(-1, 0, [])
-        return LeaseTimes(int(remaining), lease.ttl_s, attached)
-
-    async def own_renewals(self, lease_ids: list[int]) -> list[int]:
-        """The leader's answer to a follower's batch of keep-alives: a TTL for each."""
-        core = self.running.core
-        if not core.is_leader:
-            raise errors.NOT_PRIMARY_LESSOR
-
-        def renewal(lease_id: int) -> Awaitable[int]:
-            return self._awaited(lambda done: core.renew_lease(lease_id, done))
-
-        waiting = [asyncio.ensure_future(renewal(lease_id)) for lease_id in lease_ids]
-        await asyncio.sleep(0)
-        self.running.loop.wake()
-        return list(await asyncio.gather(*waiting))
+        return await self.running.leases.times(lease_id, keys)
 
     # ---- members ---------------------------------------------------------------------------
 
@@ -418,15 +380,3 @@ class Node:
     def free_disk_bytes(self) -> int:
         """Space left on the file system of the data directory."""
         return self.running.free_disk_bytes()
-
-    def answer_table(self) -> dict[str, Callable[[Any], Awaitable[Any]]]:
-        """What other members may ask about leases; names are `kvstore.node.remote`'s."""
-
-        async def renewals(question: Any) -> Any:
-            return await self.own_renewals(list(question))
-
-        async def times(question: Any) -> Any:
-            lease_id, keys = question
-            return list(await self.own_lease_times(int(lease_id), bool(keys)))
-
-        return {RENEW: renewals, TIMES: times}

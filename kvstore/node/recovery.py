@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 from kvstore.machine import Machine
 from kvstore.machine.membership import Member
@@ -21,7 +20,7 @@ from kvstore.node.files import MemberFiles, SnapshotFile
 from kvstore.node.membership import conf_change
 from kvstore.storage.errors import StorageError
 from kvstore.storage.wal import Recovered, Wal
-from raft.types import ConfChangeKind, ConfState, Entry, EntryKind, HardState
+from raft.types import ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState
 
 __all__ = ("Start", "recover")
 
@@ -114,8 +113,9 @@ def _rebuild(
         # Nothing was ever cut: the log alone has it all.
         return Machine(files.open_store(), files.machine_config)
     raise DataDirUnusable(
-        f"the log in {files.log_dir} begins behind index {recovered.base[0]}, and no sound snapshot "
-        f"in {files.snapshot_dir} leads up to it, so this member's state cannot be put together. "
+        f"the log in {files.log_dir} begins behind index {recovered.base[0]}, and no sound "
+        f"snapshot in {files.snapshot_dir} leads up to it, so this member's state cannot be put "
+        "together. "
         "Replace this member: on a healthy one run `member remove` for it, move the data "
         "directory aside, run `member add`, and start it with --initial-cluster-state=existing."
     )
@@ -149,7 +149,7 @@ def _alone(wal: Wal, recovered: Recovered, machine: Machine) -> Start:
             pass
     own_id = wal.identity.member_id
     term = start.hard_state.term + 1
-    changes: list[Any] = []
+    changes: list[ConfChange] = []
     own = machine.members.get(own_id)
     if own is None:
         raise DataDirUnusable(
@@ -157,9 +157,11 @@ def _alone(wal: Wal, recovered: Recovered, machine: Machine) -> Start:
         )
     if own.is_learner:
         changes.append(conf_change(ConfChangeKind.ADD_VOTER, own, promote=True)(0))
-    for member_id in sorted(machine.members):
-        if member_id != own_id:
-            changes.append(conf_change(ConfChangeKind.REMOVE, Member(member_id))(0))
+    changes += [
+        conf_change(ConfChangeKind.REMOVE, Member(member_id))(0)
+        for member_id in sorted(machine.members)
+        if member_id != own_id
+    ]
     appended = [
         Entry(index, term, EntryKind.CONF_CHANGE, change.encode())
         for index, change in enumerate(changes, start=commit + 1)

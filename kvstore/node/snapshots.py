@@ -24,7 +24,7 @@ from kvstore.node.limits import (
     SNAPSHOT_MIN_WAL_BYTES,
     SNAPSHOT_SEND_RETRY_S,
 )
-from kvstore.storage.errors import CopyStopped, StorageError
+from kvstore.storage.errors import CopyStopped, StorageError, StoreCorrupt
 from raft.errors import RaftError
 from raft.messages import InstallSnapshot
 
@@ -81,6 +81,8 @@ class Snapshots:
                 await self.make()
             except CopyStopped:
                 continue
+            except StoreCorrupt as error:
+                self._running.loop.broken(error)
             except StorageError as error:
                 # The log goes on growing, and the next attempt may find room.
                 _LOG.error("no snapshot could be made: %s", error)
@@ -109,7 +111,10 @@ class Snapshots:
             _LOG.info("snapshot at index %d, term %d", made.index, made.term)
             kept = await running.copies.run(lambda: self._files.prune(SNAPSHOT_FILES_KEPT))
             oldest = min(kept).index
-            await running.loop.disk.run(lambda: running.opened.wal.release(oldest))
+            try:
+                await running.loop.disk.run(lambda: running.opened.wal.release(oldest))
+            except StorageError as error:
+                running.loop.broken(error)
             return made
 
     async def write_backup(self, directory: Path) -> Path:
@@ -143,6 +148,8 @@ class Snapshots:
             _LOG.info("sending the snapshot of index %d to %x", file.index, peer_id)
             if await running.peers.send_snapshot(peer_id, message, file.path):
                 sent = file.index
+        except StoreCorrupt as error:
+            running.loop.broken(error)
         except (StorageError, RaftError, OSError, EOFError, TimeoutError) as error:
             _LOG.warning("could not send a snapshot to %x: %s", peer_id, error)
         finally:

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kvstore.errors import TIMEOUT
+from kvstore.errors import TIMEOUT, Code, EtcdError
 from kvstore.machine import Machine
+from kvstore.storage.errors import StorageError
 from kvstore.storage.store import Store
 from raft.node import Persist
 
@@ -48,9 +49,10 @@ class StoreSwaps:
         meta = persist.snapshot
         assert meta is not None
         async with self._lock:
+            core.pause()
             await self._quiesce()
             files = running.opened.files
-            hard_state = core.hard_state
+            hard_state = core.state_behind_snapshot(persist)
             running.snapshots.hold_copies()
             try:
                 await running.loop.disk.run(
@@ -68,18 +70,23 @@ class StoreSwaps:
     async def defragment(self) -> None:
         """Rewrites the store's file compactly."""
         running = self._running
+        files = running.opened.files
         async with self._lock:
             running.core.pause()
             await self._quiesce()
+            machine = running.core.machine
             try:
                 with running.node.metrics.backend_defrag_seconds.time():
-                    machine = await self._replace(running.opened.files.defragment_store)
-            except BaseException:
-                running.core.resume(running.core.machine)
-                raise
-            running.core.resume(machine)
-            running.core.hub.restored()
-            running.loop.wake()
+                    await running.copies.run(files.copy_store)
+                    machine = await self._replace(files.take_next_store)
+            except StorageError as error:
+                if not files.store_open:
+                    running.loop.broken(error)
+                raise EtcdError(Code.UNAVAILABLE, f"etcdserver: {error}") from error
+            finally:
+                running.core.resume(machine)
+                running.core.hub.restored()
+                running.loop.wake()
 
     async def _quiesce(self) -> None:
         """Waits until no transaction is open; reads that take too long are failed."""

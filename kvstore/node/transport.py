@@ -45,6 +45,8 @@ class LocalMember:
     """What peers may ask, by method name; called with the question, gives the answer."""
     cluster: Callable[[], Cluster]
     """The present members, for those who ask."""
+    removed: Callable[[int], bool] = lambda _member_id: False
+    """Whether a member was removed: it may not come back, whatever it says."""
 
 
 class PeerTransport(Protocol):

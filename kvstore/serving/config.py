@@ -35,8 +35,6 @@ class GrpcConfig:
     keepalive_min_time_s: float
     keepalive_interval_s: float
     keepalive_timeout_s: float
-    extensive_metrics: bool
-    slow_request_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,8 @@ class ServerConfig:
 def build_config(settings: Settings) -> ServerConfig:
     """The checked configuration; raises UsageError."""
     notes = list(settings.notes)
+    _one_of(settings, "metrics", ("basic", "extensive"))
+    _one_of(settings, "logger", ("zap",))
     client_urls = _listen_urls(settings, "listen-client-urls")
     if not client_urls:
         raise UsageError("--listen-client-urls must name at least one URL")
@@ -91,6 +91,8 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
     name = settings.text("name")
     if not name:
         raise UsageError("--name must not be empty")
+    if "=" in name or "," in name:
+        raise UsageError(f"--name is {name!r}, but '=' and ',' separate names in --initial-cluster")
     data_dir = Path(settings.text("data-dir").replace("${name}", name))
     if not settings.text("data-dir"):
         raise UsageError("--data-dir must not be empty")
@@ -100,6 +102,12 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
     if not listen_peer_urls:
         raise UsageError("--listen-peer-urls must name at least one URL")
     advertise_peer = _advertised(settings, "initial-advertise-peer-urls")
+    for flag, urls in (
+        ("listen-peer-urls", listen_peer_urls),
+        ("initial-advertise-peer-urls", advertise_peer),
+    ):
+        if any(url.startswith("unix") for url in urls):
+            raise UsageError(f"{settings.origin(flag)}: members reach each other by TCP alone")
     advertise_client = _advertised(settings, "advertise-client-urls")
     if "listen-client-urls" in settings.given and "advertise-client-urls" not in settings.given:
         raise UsageError(
@@ -136,13 +144,10 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
         compaction_sleep_ms=_seconds(settings, "compaction-sleep-interval", 0.0) * 1000,
         watch_progress_interval_s=_seconds(settings, "watch-progress-notify-interval", 0.1),
         compact_hash_check_s=hash_check_s if gates["CompactHashCheck"] else 0.0,
-        corrupt_check_s=_seconds(settings, "corrupt-check-time", 0.0),
-        initial_corrupt_check=gates["InitialCorruptCheck"],
         strict_reconfig_check=settings.flag("strict-reconfig-check"),
         max_learners=_number(settings, "max-learners", 1),
         force_new_cluster=settings.flag("force-new-cluster"),
         unsafe_no_fsync=settings.flag("unsafe-no-fsync"),
-        extra={"warning-apply-duration": str(_seconds(settings, "warning-apply-duration", 0.0))},
     )
 
 
@@ -154,13 +159,10 @@ def _grpc_config(settings: Settings) -> GrpcConfig:
         keepalive_min_time_s=_seconds(settings, "grpc-keepalive-min-time", 0.0),
         keepalive_interval_s=_seconds(settings, "grpc-keepalive-interval", 0.0),
         keepalive_timeout_s=_seconds(settings, "grpc-keepalive-timeout", 0.0),
-        extensive_metrics=_one_of(settings, "metrics", ("basic", "extensive")) == "extensive",
-        slow_request_s=_seconds(settings, "warning-unary-request-duration", 0.0),
     )
 
 
 def _log_config(settings: Settings) -> LogConfig:
-    _one_of(settings, "logger", ("zap",))
     level = _one_of(settings, "log-level", tuple(LEVELS))
     outputs = tuple(
         "stderr" if output in ("default", "systemd/journal") else output

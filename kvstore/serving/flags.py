@@ -334,7 +334,13 @@ _SECURITY = (
 )
 
 _OBSERVING = (
-    implemented("metrics", TEXT, "basic", "`extensive` adds the durations of gRPC calls."),
+    harmless(
+        "metrics",
+        TEXT,
+        "basic",
+        "`extensive` adds the durations of gRPC calls.",
+        "the durations of single calls are not measured",
+    ),
     harmless(
         "enable-pprof",
         BOOL,
@@ -353,18 +359,20 @@ _OBSERVING = (
         '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}',
         "When: maxsize in MB; what stays: maxage in days, maxbackups in files (0: all).",
     ),
-    implemented(
+    harmless(
         "warning-apply-duration",
         DURATION,
         "100ms",
         "An apply that takes longer is logged.",
+        "the limit is fixed: etcd_server_slow_apply_total counts those over 100 ms",
         aliases=("experimental-warning-apply-duration",),
     ),
-    implemented(
+    harmless(
         "warning-unary-request-duration",
         DURATION,
         "300ms",
         "A call that takes longer is logged.",
+        "the durations of single calls are not measured",
         aliases=("experimental-warning-unary-request-duration",),
     ),
     refused(
@@ -410,11 +418,13 @@ _OBSERVING = (
 )
 
 _SAFETY = (
-    implemented(
+    refused(
         "corrupt-check-time",
         DURATION,
         "0",
         "Time between comparisons of all members' data; 0 is off.",
+        "members compare the hashes of compacted history alone: --feature-gates="
+        "CompactHashCheck=true",
         aliases=("experimental-corrupt-check-time",),
     ),
     implemented(

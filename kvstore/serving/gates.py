@@ -30,8 +30,9 @@ GATES: Mapping[str, Gate] = {
         Gate(
             "InitialCorruptCheck",
             False,
-            Kind.IMPLEMENTED,
-            "compare this member's data with the others' before serving",
+            Kind.REFUSED,
+            "this member's data is not compared with the others' before it serves; "
+            "CompactHashCheck compares them while it does",
             "experimental-initial-corrupt-check",
         ),
         Gate(
@@ -44,8 +45,8 @@ GATES: Mapping[str, Gate] = {
         Gate(
             "StopGRPCServiceOnDefrag",
             False,
-            Kind.HARMLESS,
-            "a defragmentation copies beside the running server instead of stopping it",
+            Kind.REFUSED,
+            "the health service does not report a defragmentation",
             "experimental-stop-grpc-service-on-defrag",
         ),
         Gate(

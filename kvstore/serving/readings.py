@@ -52,6 +52,11 @@ class NodeReadings:
         return [member for member in self._node.machine.members if member != self.member_id]
 
     @property
+    def connected_members(self) -> Sequence[int]:
+        active_since = self._node.running.peers.active_since
+        return [member for member in self.remote_members if active_since(member) is not None]
+
+    @property
     def cluster_version(self) -> str:
         return self._node.machine.cluster_version
 
@@ -65,6 +70,7 @@ class NodeReadings:
     def alarms(self) -> Sequence[tuple[int, int]]:
         return self._node.alarms()
 
+    @property
     def lease_count(self) -> int:
         return len(self._node.machine.leases)
 

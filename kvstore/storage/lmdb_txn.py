@@ -14,7 +14,7 @@ import lmdb
 
 from .errors import StoreCorrupt
 from .limits import KEY_BYTES_MAX
-from .long_keys import LongKeys, pointer_of, remainder
+from .long_keys import LongKeys, pointer_of
 from .sealed import CRC_BYTES, RESIDUE, seal
 
 __all__ = ("LmdbReadTxn", "LmdbTable", "LmdbWriteTxn")
@@ -133,12 +133,12 @@ class LmdbReadTxn:
         self, spec: LmdbTable, start: bytes, stop: bytes | None
     ) -> Iterator[tuple[bytes, bytes]]:
         seed, limit = spec.seed, stop
-        way_in = pointer_of(start) if len(start) > KEY_BYTES_MAX else None
+        begin = pointer_of(start) if len(start) > KEY_BYTES_MAX else start
         if stop is not None and len(stop) > KEY_BYTES_MAX:
             limit = pointer_of(stop) + b"\0"  # the pointer itself is still in range
         try:
             cursor = self.raw.cursor(spec.root)
-            if not cursor.set_range(way_in or start):
+            if not cursor.set_range(begin):
                 return
             for key, stored in cursor.iternext():
                 if limit is not None and key >= limit:
@@ -148,10 +148,8 @@ class LmdbReadTxn:
                 if len(key) <= KEY_BYTES_MAX:
                     yield key, stored[:_CUT]
                     continue
-                segment = key[:KEY_BYTES_MAX]
-                lower = start[KEY_BYTES_MAX:] if key == way_in else b""
-                upper = remainder(stop, segment)
-                yield from self._long(spec).ascend(stored[:_CUT], segment, lower, upper)
+                head = key[:KEY_BYTES_MAX]
+                yield from self._long(spec).ascend(stored[:_CUT], head, start, stop)
         except lmdb.Error as error:
             self._fail(f"scanning table {spec.name}", error)
 
@@ -178,10 +176,8 @@ class LmdbReadTxn:
                 if len(key) <= KEY_BYTES_MAX:
                     yield key, stored[:_CUT]
                     continue
-                segment = key[:KEY_BYTES_MAX]
-                lower = remainder(start, segment) or b""
-                upper = remainder(stop, segment)
-                yield from self._long(spec).descend(stored[:_CUT], segment, lower, upper)
+                head = key[:KEY_BYTES_MAX]
+                yield from self._long(spec).descend(stored[:_CUT], head, start, stop)
         except lmdb.Error as error:
             self._fail(f"scanning table {spec.name}", error)
 

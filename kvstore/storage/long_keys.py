@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, Protocol
 
 from .limits import KEY_BYTES_MAX
 
-__all__ = ("ID_BYTES", "NODES", "Engine", "LongKeys", "pointer_of", "remainder")
+__all__ = ("ID_BYTES", "NODES", "Engine", "LongKeys", "pointer_of")
 
 ID_BYTES: Final = 8
 NODES: Final = b"\0"
@@ -57,12 +57,32 @@ class Engine(Protocol):
         """Removes a record; False if there was none."""
 
 
+class _Bound(NamedTuple):
+    """A bound of a walk as one level sees it: `key` from `at` on. Not sliced, since a key of a
+    megabyte would be copied once per level."""
+
+    key: bytes
+    at: int
+
+    @property
+    def piece(self) -> bytes:
+        """The segment at this level, and one byte more if the bound goes on behind it."""
+        return self.key[self.at : self.at + KEY_BYTES_MAX + 1]
+
+    def behind(self, segment: bytes) -> _Bound | None:
+        """The bound one level down; None if it does not reach there."""
+        piece = self.piece
+        if len(piece) <= KEY_BYTES_MAX or not piece.startswith(segment):
+            return None
+        return _Bound(self.key, self.at + KEY_BYTES_MAX)
+
+
 class _Level(NamedTuple):
     """A level left for the node behind a pointer: where to go on in it, and to which bound."""
 
     node: bytes
     at: bytes
-    bound: bytes | None
+    bound: _Bound | None
 
 
 class LongKeys:
@@ -75,42 +95,43 @@ class LongKeys:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a long key."""
-        engine, node = self._engine, _ROOT
-        while len(key) > KEY_BYTES_MAX:
-            found = engine.get(node != _ROOT, node + key[:KEY_BYTES_MAX] + _MARK)
+        node = _ROOT
+        for tail, segment in _segments(key):
+            found = self._engine.get(tail, node + segment + _MARK)
             if found is None:
                 return None
-            node, key = found, key[KEY_BYTES_MAX:]
-        return engine.get(True, node + key)
+            node = found
+        return self._engine.get(True, node + _last_piece(key))
 
     def put(self, key: bytes, value: bytes) -> None:
         """Writes the record of a long key, making the nodes that it needs."""
         engine, node = self._engine, _ROOT
         next_id = created = 0
-        while len(key) > KEY_BYTES_MAX:
-            pointer = node + key[:KEY_BYTES_MAX] + _MARK
-            found = engine.get(node != _ROOT, pointer)
+        for tail, segment in _segments(key):
+            pointer = node + segment + _MARK
+            # Behind a node that was just made there is nothing yet.
+            found = None if created else engine.get(tail, pointer)
             if found is None:
                 next_id = next_id + 1 if created else self._unused_id()
                 created += 1
                 found = next_id.to_bytes(ID_BYTES, "big")
-                engine.put(node != _ROOT, pointer, found)
-            node, key = found, key[KEY_BYTES_MAX:]
-        engine.put(True, node + key, value)
+                engine.put(tail, pointer, found)
+            node = found
+        engine.put(True, node + _last_piece(key), value)
         self._add_nodes(created)
 
     def delete(self, key: bytes) -> bool:
         """Removes the record of a long key and the nodes that nothing needs any more."""
         engine, node = self._engine, _ROOT
         path: list[tuple[bool, bytes, bytes]] = []
-        while len(key) > KEY_BYTES_MAX:
-            pointer = node + key[:KEY_BYTES_MAX] + _MARK
-            found = engine.get(node != _ROOT, pointer)
+        for tail, segment in _segments(key):
+            pointer = node + segment + _MARK
+            found = engine.get(tail, pointer)
             if found is None:
                 return False
-            path.append((node != _ROOT, pointer, found))
-            node, key = found, key[KEY_BYTES_MAX:]
-        if not engine.delete(True, node + key):
+            path.append((tail, pointer, found))
+            node = found
+        if not engine.delete(True, node + _last_piece(key)):
             return False
         removed = 0
         for tail, pointer, child in reversed(path):
@@ -128,34 +149,34 @@ class LongKeys:
         return 0 if found is None else int.from_bytes(found, "big")
 
     def ascend(
-        self, node: bytes, head: bytes, lower: bytes, upper: bytes | None
+        self, node: bytes, head: bytes, start: bytes, stop: bytes | None
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Records behind `node` whose rest of the key is in [lower, upper), ascending.
+        """Records behind the node of the first segment `head` with start <= key < stop, ascending.
 
-        `head` is the part of the key that leads to the node. No recursion: a key of a megabyte
-        is 2,600 levels deep.
+        No recursion: a key of a megabyte is 2,600 levels deep.
         """
         engine = self._engine
         above: list[_Level] = []
         heads = [head]
-        at, lower_pointer = _first_at(node, lower)
+        lower, upper = _bounds(head, start, stop)
+        at, way_in = _first_at(node, lower)
         while True:
             found = engine.at_or_after(True, at)
-            inside = found is not None and found[0].startswith(node)
-            if found is not None and inside:
+            if found is not None and found[0].startswith(node):
                 key, value = found
                 rest = key[ID_BYTES:]
                 if len(rest) > KEY_BYTES_MAX:
                     segment = rest[:KEY_BYTES_MAX]
-                    if upper is None or (segment <= upper[:KEY_BYTES_MAX] and segment != upper):
+                    # Less than the piece: a segment that equals it is a prefix of the longer.
+                    if upper is None or segment < upper.piece:
                         above.append(_Level(node, key + _MARK, upper))
                         heads.append(segment)
-                        upper = remainder(upper, segment)
+                        upper = upper and upper.behind(segment)
+                        lower = lower.behind(segment) if lower and key == way_in else None
                         node = value
-                        lower = lower[KEY_BYTES_MAX:] if key == lower_pointer else b""
-                        at, lower_pointer = _first_at(node, lower)
+                        at, way_in = _first_at(node, lower)
                         continue
-                elif upper is None or rest < upper:
+                elif upper is None or rest < upper.piece:
                     yield b"".join(heads) + rest, value
                     at = key + _MARK
                     continue
@@ -163,16 +184,17 @@ class LongKeys:
                 return
             node, at, upper = above.pop()
             heads.pop()
-            lower_pointer = None
+            way_in = None
 
     def descend(
-        self, node: bytes, head: bytes, lower: bytes, upper: bytes | None
+        self, node: bytes, head: bytes, start: bytes, stop: bytes | None
     ) -> Iterator[tuple[bytes, bytes]]:
         """The same records, from the last to the first."""
         engine = self._engine
         above: list[_Level] = []
         heads = [head]
-        at, upper_pointer = _last_below(node, upper)
+        lower, upper = _bounds(head, start, stop)
+        at, way_in = _last_below(node, upper)
         while True:
             found = engine.before(True, at)
             if found is not None and found[0].startswith(node):
@@ -180,24 +202,23 @@ class LongKeys:
                 rest = key[ID_BYTES:]
                 if len(rest) > KEY_BYTES_MAX:
                     segment = rest[:KEY_BYTES_MAX]
-                    if segment >= lower[:KEY_BYTES_MAX]:
+                    if lower is None or segment >= lower.piece[:KEY_BYTES_MAX]:
                         above.append(_Level(node, key, lower))
                         heads.append(segment)
-                        lower = remainder(lower, segment) or b""
+                        lower = lower and lower.behind(segment)
+                        upper = upper.behind(segment) if upper and key == way_in else None
                         node = value
-                        upper = remainder(upper, segment) if key == upper_pointer else None
-                        at, upper_pointer = _last_below(node, upper)
+                        at, way_in = _last_below(node, upper)
                         continue
-                elif rest >= lower:
+                elif lower is None or rest >= lower.piece:
                     yield b"".join(heads) + rest, value
                     at = key
                     continue
             if not above:
                 return
-            node, at, bound = above.pop()
-            lower = bound or b""
+            node, at, lower = above.pop()
             heads.pop()
-            upper_pointer = None
+            way_in = None
 
     def _unused_id(self) -> int:
         last = self._engine.before(True, None)
@@ -215,26 +236,42 @@ def pointer_of(key: bytes) -> bytes:
     return key[:KEY_BYTES_MAX] + _MARK
 
 
-def _first_at(node: bytes, lower: bytes) -> tuple[bytes, bytes | None]:
+def _segments(key: bytes) -> Iterator[tuple[bool, bytes]]:
+    """The full segments of a long key; each with whether its pointer is in the tail database."""
+    for at in range(0, len(key) - KEY_BYTES_MAX, KEY_BYTES_MAX):
+        yield at > 0, key[at : at + KEY_BYTES_MAX]
+
+
+def _last_piece(key: bytes) -> bytes:
+    """What is left behind the full segments: 1 to KEY_BYTES_MAX bytes."""
+    return key[(len(key) - 1) // KEY_BYTES_MAX * KEY_BYTES_MAX :]
+
+
+def _bounds(head: bytes, start: bytes, stop: bytes | None) -> tuple[_Bound | None, _Bound | None]:
+    """The bounds behind the first segment; None where they do not reach there."""
+    return (
+        _Bound(start, 0).behind(head),
+        None if stop is None else _Bound(stop, 0).behind(head),
+    )
+
+
+def _first_at(node: bytes, lower: _Bound | None) -> tuple[bytes, bytes | None]:
     """Where the walk up begins behind a node; and the pointer on the way to `lower`, if any."""
-    if len(lower) <= KEY_BYTES_MAX:
-        return node + lower, None
-    pointer = node + pointer_of(lower)
+    if lower is None:
+        return node, None
+    piece = lower.piece
+    if len(piece) <= KEY_BYTES_MAX:
+        return node + piece, None
+    pointer = node + pointer_of(piece)
     return pointer, pointer
 
 
-def _last_below(node: bytes, upper: bytes | None) -> tuple[bytes, bytes | None]:
+def _last_below(node: bytes, upper: _Bound | None) -> tuple[bytes, bytes | None]:
     """Below what the walk down begins behind a node; and the pointer on the way to `upper`."""
     if upper is None:
         return (int.from_bytes(node, "big") + 1).to_bytes(ID_BYTES, "big"), None
-    if len(upper) <= KEY_BYTES_MAX:
-        return node + upper, None
-    pointer = node + pointer_of(upper)
+    piece = upper.piece
+    if len(piece) <= KEY_BYTES_MAX:
+        return node + piece, None
+    pointer = node + pointer_of(piece)
     return pointer + _MARK, pointer
-
-
-def remainder(bound: bytes | None, segment: bytes) -> bytes | None:
-    """What is left of a bound one level down; None if the bound does not reach into it."""
-    if bound is None or len(bound) <= KEY_BYTES_MAX or not bound.startswith(segment):
-        return None
-    return bound[KEY_BYTES_MAX:]

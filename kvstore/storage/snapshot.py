@@ -143,13 +143,14 @@ class _Pending:
             self._synced = self._position
 
     def _publish(self) -> SnapshotHeader:
-        """Makes it durable, reads it back and gives it its name, in the order that is safe."""
+        """Makes it durable, reads it back, and only then gives it its name, durably."""
         assert self._file is not None, "the snapshot is finished"
         self._file.datasync()
         self._file.close()
         self._file = None
         try:
             header = verify(self._disk, self._unfinished)
+            _check_name(self._unfinished, self._path.name, header)
         except SnapshotCorrupt:
             self._disk.unlink(self._unfinished)
             raise
@@ -219,7 +220,6 @@ class SnapshotReceiver(_Pending):
 
     def __init__(self, disk: Disk, directory: Path, *, index: int, term: int) -> None:
         super().__init__(disk, directory, snapshot_name(index, term))
-        self._wanted = (index, term)
 
     def __enter__(self) -> SnapshotReceiver:
         return self
@@ -231,11 +231,6 @@ class SnapshotReceiver(_Pending):
     def finish(self) -> tuple[Path, SnapshotHeader]:
         """As `SnapshotWriter.finish`; also checks that it is the announced snapshot."""
         header = self._publish()
-        if (header.index, header.term) != self._wanted:
-            self._disk.unlink(self._path)
-            raise SnapshotCorrupt(
-                self._path, 0, f"it is of entry {header.index}, not {self._wanted[0]}"
-            )
         return self._path, header
 
 
@@ -294,11 +289,15 @@ def extract_to(disk: Disk, path: Path, target: Path) -> SnapshotHeader:
 
 
 def newest_valid(disk: Disk, directory: Path) -> Newest | None:
-    """The newest snapshot that checks out, read from its first byte to its last."""
+    """The newest snapshot that checks out, read from its first byte to its last.
+
+    None if there is no snapshot at all; SnapshotCorrupt if there are some and none is good.
+    """
     damaged: list[SnapshotCorrupt] = []
     for path in snapshots(disk, directory):
         try:
             header = verify(disk, path)
+            _check_name(path, path.name, header)
         except SnapshotCorrupt as error:
             damaged.append(error)
         else:
@@ -363,6 +362,13 @@ def _read_frames(file: File, path: Path) -> Iterator[bytes]:
         yield payload
     if msgpack.unpackb(payload) != [image_bytes, pieces] or file.size() != position:
         raise SnapshotCorrupt(path, position, "the trailer does not fit what stands before it")
+
+
+def _check_name(path: Path, name: str, header: SnapshotHeader) -> None:
+    if name != snapshot_name(header.index, header.term):
+        raise SnapshotCorrupt(
+            path, 0, f"it is of entry {header.index}, term {header.term}, and not what {name} says"
+        )
 
 
 def _header(path: Path, payload: bytes) -> SnapshotHeader:

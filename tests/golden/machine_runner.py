@@ -15,7 +15,8 @@ Commands (KEY, END, VALUE may contain escapes such as \\x00; END "\\0" means "an
   compact N | sweep [N] | hash [N] | changes FROM TO | previous KEY REV | revisions | restart
   grant ID TTL | revoke ID | expire TERM ID... | checkpoint ID TTL | leases | keys ID | term N
   alarm raise|clear MEMBER nospace|corrupt | alarms | quota_cost COMMAND
-  add ID URL.. | learner ID URL.. | promote ID | remove ID | update ID URL.. | attributes ID NAME URL..
+  add ID URL.. | learner ID URL.. | promote ID | remove ID | update ID URL..
+  attributes ID NAME URL..
   members
 """
 
@@ -44,8 +45,8 @@ from kvstore.pb.kv_pb2 import KeyValue
 from kvstore.pb.rpc_pb2 import (
     AlarmRequest,
     AlarmResponse,
-    Compare,
     CompactionRequest,
+    Compare,
     DeleteRangeRequest,
     DeleteRangeResponse,
     LeaseCheckpointRequest,
@@ -62,7 +63,7 @@ from kvstore.pb.rpc_pb2 import (
 )
 from kvstore.storage.store import Store
 from raft.types import ConfChange, ConfChangeKind
-from tests.unit.machine.kit import Bench, finish
+from tests.unit.machine.kit import Bench
 
 __all__ = ("check_file", "scripts")
 
@@ -75,7 +76,7 @@ _COMPARES = {
     "lease": (Compare.LEASE, "lease"),
 }
 _RESULTS = {"=": 0, ">": 1, "<": 2, "!=": 3}
-_FLAGS = frozenset("prev_kv ignore_value ignore_lease keys_only count_only".split())
+_FLAGS = frozenset(["prev_kv", "ignore_value", "ignore_lease", "keys_only", "count_only"])
 _ALARMS = {"nospace": 1, "corrupt": 2}
 
 

@@ -82,14 +82,14 @@ class Server:
 class Cluster:
     """Members of one cluster."""
 
-    def __init__(self, directory: Path, members: int) -> None:
+    def __init__(self, directory: Path, members: int, *flags: str, scheme: str = "http") -> None:
         require(SERVER[0])
         ports = free_ports(2 * members)
         peers = {f"m{i}": f"http://127.0.0.1:{ports[2 * i]}" for i in range(members)}
         clients = [ports[2 * i + 1] for i in range(members)]
         self.servers = []
         for (name, peer_url), port in zip(peers.items(), clients, strict=True):
-            client_url = f"http://127.0.0.1:{port}"
+            client_url = f"{scheme}://127.0.0.1:{port}"
             argv = [
                 *SERVER,
                 f"--name={name}",
@@ -104,6 +104,7 @@ class Cluster:
                 f"--election-timeout={ELECTION_MS}",
                 # Members may be added before all have been connected for five seconds.
                 "--strict-reconfig-check=false",
+                *flags,
             ]
             self.servers.append(Server(name, directory, port, argv))
 

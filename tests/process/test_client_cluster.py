@@ -84,9 +84,7 @@ def test_move_leader(client: Client) -> None:
     assert client.move_leader(target) == status.leader
     wait_until(lambda: client.status(endpoint=client.endpoints[0]).leader == target)
     follower = next(
-        each
-        for each in client.endpoints
-        if client.status(endpoint=each).header.member_id != target
+        each for each in client.endpoints if client.status(endpoint=each).header.member_id != target
     )
     with Client(follower) as alone, pytest.raises(KvError, match="no leader among"):
         alone.move_leader(status.leader)
@@ -106,9 +104,7 @@ def test_snapshot(client: Client, tmp_path: Path) -> None:
         assert subprocess.run(check, check=False, capture_output=True).returncode == 0
 
 
-def test_calls_and_watches_survive_the_loss_of_any_member(
-    cluster: Cluster, client: Client
-) -> None:
+def test_calls_and_watches_survive_the_loss_of_any_member(cluster: Cluster, client: Client) -> None:
     watch = client.watch("n", require_leader=True)
     lease = client.lease(5)
     client.put("held", "", lease=lease.id)
@@ -153,6 +149,34 @@ def test_a_read_leaves_a_frozen_member(cluster: Cluster, client: Client) -> None
             other.put("k", "w", timeout=2)
     finally:
         frozen.thaw()
+
+
+def test_a_watch_leaves_a_frozen_member(cluster: Cluster, client: Client) -> None:
+    # The same pings as by default, only sooner.
+    impatient = [
+        ("grpc.keepalive_time_ms", 1000),
+        ("grpc.keepalive_timeout_ms", 500),
+        ("grpc.http2.ping_timeout_ms", 500),
+    ]
+    frozen = cluster.servers[0]
+    with (
+        Client(cluster.endpoints, shuffle=False, channel_options=impatient) as watcher,
+        Client(cluster.endpoints[1:], timeout=1) as writer,
+        watcher.watch("k") as watch,
+    ):
+        frozen.freeze()
+        try:
+            for _ in range(5):
+                try:
+                    writer.put("k", "v")
+                    break
+                except KvError:
+                    continue
+            response = watch.get(10)
+            assert response is not None
+            assert response.events[0].kv.key == b"k"
+        finally:
+            frozen.thaw()
 
 
 def test_without_a_quorum(cluster: Cluster, client: Client) -> None:

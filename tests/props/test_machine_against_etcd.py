@@ -7,8 +7,13 @@ follow, are kept out of the traffic and named where that is done.
 
 from __future__ import annotations
 
-import random
+import json
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,29 +21,19 @@ import pytest
 from kvstore.errors import EtcdError
 from kvstore.machine import Machine, run
 from kvstore.machine.wire import bytes_field, int_field
-from kvstore.pb import rpc_pb2
 from kvstore.pb.rpc_pb2 import (
-    Compare,
-    CompactionRequest,
-    DeleteRangeRequest,
     HashKVRequest,
-    LeaseGrantRequest,
-    LeaseRevokeRequest,
-    PutRequest,
     RangeRequest,
-    RequestOp,
     TxnRequest,
 )
 from kvstore.storage.memory_store import MemoryStore
-from tests.unit.machine.etcd import Etcd, running_etcd
+from tests.unit.machine.etcd import Etcd, missing, running_etcd
 from tests.unit.machine.kit import Bench
+from tests.unit.machine.traffic import Traffic
 
 pytestmark = pytest.mark.compat
 
-KEYS = (b"a", b"a\0", b"a\0\xff", b"ab", b"b", b"b\xff", b"c/1", b"c/2", b"\0", b"\xff\xff")
-ENDS = (b"", b"", b"\0", b"b", b"a\0\0", b"c0", b"\xff")
-VALUES = (b"", b"1", b"two", b"\0\xff")
-LEASES = (11, 12, 13)
+GOLDEN = Path(__file__).parents[1] / "golden" / "machine"
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +94,7 @@ class Pair:
 
 def _only_reads(request: Any) -> bool:
     return isinstance(request, TxnRequest) and all(
-        op.WhichOneof("request") == "request_range"
-        for op in (*request.success, *request.failure)
+        op.WhichOneof("request") == "request_range" for op in (*request.success, *request.failure)
     )
 
 
@@ -109,119 +103,9 @@ def pair(etcd: Etcd) -> Pair:
     return Pair(etcd)
 
 
-class Traffic:
-    """Random requests."""
-
-    def __init__(self, seed: int, pair: Pair) -> None:
-        self.random = random.Random(seed)
-        self.machine = pair.bench.machine
-
-    def put(self) -> PutRequest:
-        pick = self.random
-        request = PutRequest(key=pick.choice(KEYS), prev_kv=pick.random() < 0.3)
-        if pick.random() < 0.1:
-            request.ignore_value = True
-        else:
-            request.value = pick.choice(VALUES)
-        if pick.random() < 0.1:
-            request.ignore_lease = True
-        elif pick.random() < 0.4:
-            request.lease = pick.choice(LEASES)
-        return request
-
-    def delete(self) -> DeleteRangeRequest:
-        pick = self.random
-        return DeleteRangeRequest(
-            key=pick.choice(KEYS), range_end=pick.choice(ENDS), prev_kv=pick.random() < 0.5
-        )
-
-    def range(self) -> RangeRequest:
-        pick = self.random
-        revision = self.machine.revision
-        target = pick.choice((0, 0, 1, 2, 3, 4))
-        request = RangeRequest(
-            key=pick.choice(KEYS),
-            range_end=pick.choice(ENDS),
-            limit=pick.choice((0, 0, 1, 2, 5, -1)),
-            sort_target=target,
-            sort_order=pick.choice((0, 1, 2)),
-            keys_only=pick.random() < 0.2,
-            count_only=pick.random() < 0.1,
-        )
-        if target in (1, 2, 3, 4):
-            # etcd's sort is unstable: without equal values there is nothing to differ in.
-            request.sort_target = pick.choice((0, 3))
-        if pick.random() < 0.4:
-            request.revision = revision + pick.randint(-8, 2)
-        for field in ("min_mod", "max_mod", "min_create", "max_create"):
-            if pick.random() < 0.1:
-                setattr(request, f"{field}_revision", revision - pick.randint(0, 20))
-        return request
-
-    def compare(self) -> Compare:
-        pick = self.random
-        compare = Compare(
-            result=pick.choice((0, 0, 1, 2, 3)),
-            target=pick.choice((0, 1, 2, 3, 4)),
-            key=pick.choice(KEYS),
-            range_end=pick.choice((b"", b"", *ENDS)),
-        )
-        recent = self.machine.revision - pick.randint(0, 10)
-        operand = pick.choice(
-            (
-                {"version": pick.randint(0, 3)},
-                {"create_revision": pick.choice((0, recent))},
-                {"mod_revision": pick.choice((0, recent))},
-                {"value": pick.choice(VALUES)},
-                {"lease": pick.choice((0, *LEASES))},
-                {},
-            )
-        )
-        compare.MergeFrom(Compare(**operand))
-        return compare
-
-    def op(self, depth: int) -> RequestOp:
-        pick = self.random.random()
-        if pick < 0.4:
-            return RequestOp(request_put=self.put())
-        if pick < 0.6:
-            return RequestOp(request_delete_range=self.delete())
-        if pick < 0.85 or depth == 0:
-            return RequestOp(request_range=self.range())
-        return RequestOp(request_txn=self.txn(depth - 1))
-
-    def txn(self, depth: int = 2) -> TxnRequest:
-        pick = self.random
-        return TxnRequest(
-            compare=[self.compare() for _ in range(pick.choice((0, 1, 1, 2)))],
-            success=[self.op(depth) for _ in range(pick.randint(0, 3))],
-            failure=[self.op(depth) for _ in range(pick.randint(0, 3))],
-        )
-
-    def request(self) -> Any:
-        pick = self.random
-        roll = pick.random()
-        if roll < 0.3:
-            return self.put()
-        if roll < 0.4:
-            return self.delete()
-        if roll < 0.6:
-            return self.range()
-        if roll < 0.85:
-            return self.txn()
-        if roll < 0.92:
-            return LeaseGrantRequest(ID=pick.choice(LEASES), TTL=5_000)
-        if roll < 0.97:
-            return LeaseRevokeRequest(ID=pick.choice(LEASES))
-        # Physical: until etcd has committed its own sweep, a hash at a revision where nothing
-        # is live differs from what the same call gives 100 ms later.
-        revision = self.machine.revision - pick.randint(-1, 15)
-        return CompactionRequest(revision=revision, physical=True)
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_random_history_is_answered_as_etcd_answers_it(pair: Pair, seed: int) -> None:
-    traffic = Traffic(seed, pair)
+    traffic = Traffic(seed, lambda: pair.bench.machine.revision)
     for step in range(200):
         pair.both(traffic.request())
         if step % 40 == 39:
@@ -229,3 +113,37 @@ def test_random_history_is_answered_as_etcd_answers_it(pair: Pair, seed: int) ->
         if step % 3 == 0:
             pair.bench.machine.sweep(traffic.random.randint(1, 5))
     pair.compare_hashes()
+
+
+def test_etcdctl_tells_the_hashes_of_the_golden_trace() -> None:
+    """The figures in that trace are etcd's own, as its command line prints them."""
+    trace = GOLDEN / "mvcc" / "hash_is_that_of_etcd_for_the_same_history.txt"
+    etcdctl = shutil.which("etcdctl")
+    if etcdctl is None:
+        missing("etcdctl")
+    compared = 0
+    with running_etcd() as server:
+
+        def ctl(*words: str) -> str:
+            command = [etcdctl, "--endpoints", server.address, *words]
+            environment = {**os.environ, "ETCDCTL_API": "3"}
+            done = subprocess.run(
+                command, env=environment, check=True, capture_output=True, text=True
+            )
+            return done.stdout
+
+        lines = trace.read_text().splitlines()
+        for line, following in pairwise(lines):
+            match line.removeprefix("> ").split():
+                case ["put", key, value]:
+                    ctl("put", key, value)
+                case ["delete", key]:
+                    ctl("del", key)
+                case ["compact", revision]:
+                    ctl("compact", "--physical", revision)
+                case ["hash"]:
+                    told = json.loads(ctl("endpoint", "hashkv", "-w", "json"))[0]["HashKV"]
+                    assert following.split()[0] == f"{told['hash']:08x}", following
+                    assert following.endswith(f"compact {told['compact_revision']}")
+                    compared += 1
+    assert compared == 6

@@ -55,7 +55,9 @@ class Run:
         """Random work, with the machine stopping now and then."""
         for _ in range(steps):
             if self.random.random() < 0.25:
-                self.disk.crash_at = self.disk.steps + self.random.randrange(self.random.choice((2, 5, 12)))
+                self.disk.crash_at = self.disk.steps + self.random.randrange(
+                    self.random.choice((2, 5, 12))
+                )
             try:
                 self.act()
             except Crashed:

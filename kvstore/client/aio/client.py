@@ -120,7 +120,7 @@ class AsyncClient(ClientBase):
         for lease in list(self._leases_kept):
             lease.release()
         for watch in list(self._watches):
-            watch.stop()
+            watch._stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
         for channel in channels:
@@ -391,14 +391,14 @@ class AsyncClient(ClientBase):
             timeout=None,
         )
         if lease is not None:
-            lease.on_lost(watch.stop)
+            lease.on_lost(watch._stop)
         try:
             deleted = await watch.get(left)
         except WatchCompacted:
             return
         finally:
             if lease is not None:
-                lease.off_lost(watch.stop)
+                lease.off_lost(watch._stop)
             await watch.cancel()
         if deleted is None:
             if lease is not None and lease.lost:

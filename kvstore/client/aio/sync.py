@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from kvstore.client import recipes
+from kvstore.client import operations, recipes
 from kvstore.client.aio.lease import AsyncLease
 from kvstore.client.base import deadline_of
+from kvstore.client.call import Effect
 from kvstore.client.errors import ElectionError, KvError, LeaseLostError, WatchCompacted
 from kvstore.client.keys import Key, to_bytes
 from kvstore.client.limits import SESSION_TTL_S
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from kvstore.client.aio.client import AsyncClient
 
 __all__ = ("AsyncElection", "AsyncLeadership", "AsyncLock")
+
+logger = logging.getLogger("kvstore.client")
 
 
 class _Place:
@@ -94,9 +98,11 @@ class _Place:
             if self._given is None:
                 await lease.revoke()
             else:
-                await self._client.delete(recipes.queue_key(self.name, lease.id))
-        except KvError:
-            lease.release()
+                key = recipes.queue_key(self.name, lease.id)
+                await self._client.call(operations.delete(key)._replace(effect=Effect.REPEATABLE))
+        except KvError as error:
+            # The lease of our own is renewed no longer; a given one may still hold the place.
+            logger.warning("could not leave the queue %r: %s", self.name, error)
 
     async def _leave(self) -> None:
         claim, self._claim = self._claim, None

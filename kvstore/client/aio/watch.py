@@ -20,6 +20,7 @@ from kvstore.client.limits import WATCH_BACKOFF_MAX_S, WATCH_BUFFER
 from kvstore.client.retry import backoff_s
 from kvstore.client.values import Event, WatchResponse
 from kvstore.client.watching import WatchCursor
+from kvstore.errors import Code
 from kvstore.pb import rpc_pb2 as pb
 
 if TYPE_CHECKING:
@@ -111,11 +112,11 @@ class AsyncWatch:
 
     async def cancel(self) -> None:
         """End the watch; iteration stops. May be called more than once."""
-        self.stop()
+        self._stop()
         if self._task is not None:
             await asyncio.wait((self._task,))
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """`cancel` without waiting until the reader task has ended."""
         self._canceled = True
         self._ready.clear()
@@ -159,22 +160,29 @@ class AsyncWatch:
                 lambda: self._established or self._end or self._canceled, self._timeout_s
             )
         except asyncio.CancelledError:
-            self.stop()
+            self._stop()
             raise
         if not self._established and not self._canceled:
-            self.stop()
+            self._stop()
             raise self._end or self._trouble or DeadlineError("the watch was not created in time")
         return self
 
     # The reader task.
 
     async def _run(self) -> None:
+        try:
+            await self._read_streams()
+        except Exception as error:
+            # Whatever went wrong, the reader of the watch must not wait for ever.
+            self._end = KvError(f"watch: {error!r}", code=Code.INTERNAL)
+        self._changed.fire()
+
+    async def _read_streams(self) -> None:
         rotation = self._client._rotation
         while not self._canceled:
             endpoint = rotation.current
             error = await self._read_stream(endpoint)
             if not await self._may_resume(error, len(rotation.all)):
-                self._changed.fire()
                 return
             rotation.failed(endpoint)
             await self._pause(len(rotation.all))

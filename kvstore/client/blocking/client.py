@@ -196,7 +196,7 @@ class Client(ClientBase):
         with self._lock:
             self._watches.add(watch)
         try:
-            watch.wait_established(self._timeout_s if timeout is None else timeout)
+            watch._wait_established(self._timeout_s if timeout is None else timeout)
         except BaseException:
             watch.cancel()
             raise

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from kvstore.client import recipes
+from kvstore.client import operations, recipes
 from kvstore.client.base import deadline_of
 from kvstore.client.blocking.lease import Lease
+from kvstore.client.call import Effect
 from kvstore.client.errors import ElectionError, KvError, LeaseLostError, WatchCompacted
 from kvstore.client.keys import Key, to_bytes
 from kvstore.client.limits import SESSION_TTL_S
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from kvstore.client.blocking.client import Client
 
 __all__ = ("Election", "Leadership", "Lock")
+
+logger = logging.getLogger("kvstore.client")
 
 
 class _Place:
@@ -92,9 +96,11 @@ class _Place:
             if self._given is None:
                 lease.revoke()
             else:
-                self._client.delete(recipes.queue_key(self.name, lease.id))
-        except KvError:
-            lease.release()
+                key = recipes.queue_key(self.name, lease.id)
+                self._client.call(operations.delete(key)._replace(effect=Effect.REPEATABLE))
+        except KvError as error:
+            # The lease of our own is renewed no longer; a given one may still hold the place.
+            logger.warning("could not leave the queue %r: %s", self.name, error)
 
     def _leave(self) -> None:
         claim, self._claim = self._claim, None

@@ -18,6 +18,7 @@ from kvstore.client.limits import WATCH_BACKOFF_MAX_S, WATCH_BUFFER
 from kvstore.client.retry import backoff_s
 from kvstore.client.values import Event, WatchResponse
 from kvstore.client.watching import WatchCursor
+from kvstore.errors import Code
 from kvstore.pb import rpc_pb2 as pb
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Watch:
     ) -> None:
         self.cancel()
 
-    def wait_established(self, timeout: float | None) -> None:
+    def _wait_established(self, timeout: float | None) -> None:
         """Return once the server has accepted the watch; raises why it did not in time."""
         with self._changed:
             self._changed.wait_for(
@@ -140,16 +141,23 @@ class Watch:
     # The reader thread.
 
     def _run(self) -> None:
+        try:
+            self._read_streams()
+        except Exception as error:
+            # Whatever went wrong, the reader of the watch must not wait for ever.
+            self._end = KvError(f"watch: {error!r}", code=Code.INTERNAL)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _read_streams(self) -> None:
         rotation = self._client._rotation
         while not self._canceled:
             endpoint = rotation.current
             error = self._read_stream(endpoint)
             if self._canceled or not self._may_resume(error, len(rotation.all)):
-                break
+                return
             rotation.failed(endpoint)
             self._pause(len(rotation.all))
-        with self._changed:
-            self._changed.notify_all()
 
     def _may_resume(self, error: KvError, endpoints: int) -> bool:
         self._trouble = error

@@ -80,9 +80,15 @@ class Node(Protocol):
         """Ids of all other members."""
 
     @property
+    def connected_members(self) -> Sequence[int]:
+        """Those of them that this member is connected to."""
+
+    @property
     def cluster_version(self) -> str:
         """Such as `3.6.0`; empty while the members have not agreed on one."""
 
+    @property
+    def lease_count(self) -> int: ...
     @property
     def watches(self) -> WatchReadings: ...
     def range(
@@ -93,5 +99,4 @@ class Node(Protocol):
     def alarms(self) -> Sequence[tuple[int, int]]:
         """(member id, alarm type) of every active alarm."""
 
-    def lease_count(self) -> int: ...
     def status(self) -> Status: ...

@@ -10,18 +10,19 @@ l2=$!
 sleep 0.4
 t get mutex2 --prefix --keys-only | sed 's|/.*||'
 wc -l <l2
-kill -INT $l1
+kill -TERM $l1
 wait $l2
 cat l2
 bg e1 elect leader one
 e1=$!
 wait_lines e1 2
-t elect leader -l --command-timeout 1s &
-listener=$!
-sleep 0.5
-kill $listener 2>/dev/null
+bg e2 elect leader -l
+e2=$!
+wait_lines e2 2
+kill $e2
+sed -n 2p e2
 t get leader --prefix --print-value-only
-kill -INT $e1
+kill -TERM $e1
 wait $e1
 sed -n 2p e1
 t get leader --prefix

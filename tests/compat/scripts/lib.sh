@@ -22,6 +22,7 @@ ti() {
 
 # bg FILE ARGS…: starts a long-running command; its pid stands in $!.
 bg() {
+  : >"$1"
   local out=$1
   shift
   printf '$ etcdctl %s &\n' "$*"

@@ -11,8 +11,7 @@ ti 'create("k1") < "3"\n\nget k1\n\nget k2\n\n' txn
 ti 'mod("k1") = "3"\n\nget k1\n\nget k2\n\n' txn
 ti 'mod("absent") = "0"\n\nput absent now\n\nget absent\n\n' txn
 ti 'mod("absent") = "0"\n\nput absent now\n\nget absent\n\n' txn
-ti 'lease("k1") = "0"\n\nget k1\n\nget k2\n\n' txn
-ti 'value("ghost") = ""\n\nget k1\n\nget k2\n\n' txn
+ti 'value("ghost") != "x"\n\nget k1\n\nget k2\n\n' txn
 ti '\nput a 1\nput b 2\nget a --prefix\ndel k2 --prev-kv\nget k2\n\n\n' txn
 ti '\nput a 1\nput a 2\n\n\n' txn
 ti '\nput a 1\ndel a\n\n\n' txn

@@ -114,7 +114,8 @@ class LocalNode:
         header = rpc_pb2.ResponseHeader(
             cluster_id=CLUSTER_ID, member_id=MEMBER_ID, revision=revision, raft_term=2
         )
-        return rpc_pb2.PutResponse(header=header).SerializeToString()
+        field: bytes = rpc_pb2.PutResponse(header=header).SerializeToString()
+        return field
 
     # Writes
 

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -97,7 +98,7 @@ def test_ways_to_fail(kind: str) -> None:
     names: dict[str, Any] = {"A": raising, "B": raising_in_a_task, "C": failing}
     with served(kind, table(**names, Crash=crashing, Odd=odd)) as server:
         for name in names:
-            got = status(lambda name=name: server.unary(PATH + name))
+            got = status(partial(server.unary, PATH + name))
             assert got == (grpc.StatusCode.INVALID_ARGUMENT, EMPTY_KEY.message)
         code, text = status(lambda: server.unary(PATH + "Crash"))
         assert code == grpc.StatusCode.INTERNAL

@@ -77,7 +77,9 @@ class FakeNode:
     compact_revision: int = 50
     cluster_version: str = "3.6.0"
     pending_proposals: int = 4
-    remote_members: Sequence[int] = (0xB,)
+    remote_members: Sequence[int] = (0xB, 0xC)
+    connected_members: Sequence[int] = (0xB,)
+    lease_count: int = 3
     active_alarms: list[tuple[int, int]] = field(default_factory=list)
     linear_error: EtcdError | None = None
     local_error: EtcdError | None = None
@@ -93,9 +95,6 @@ class FakeNode:
 
     def alarms(self) -> list[tuple[int, int]]:
         return self.active_alarms
-
-    def lease_count(self) -> int:
-        return 3
 
     def status(self) -> FakeStatus:
         return FakeStatus(leader=self.leader_id)
@@ -325,6 +324,8 @@ def test_metrics_have_the_starred_names_and_true_values() -> None:
         ("etcd_debugging_mvcc_slow_watcher_total", 2),
         ('etcd_debugging_server_alarms{alarm_type="NOSPACE",server_id="a"}', 1),
         ('etcd_network_known_peers{Local="a",Remote="b"}', 1),
+        ('etcd_network_known_peers{Local="a",Remote="c"}', 1),
+        ('etcd_network_active_peers{Local="a",Remote="b"}', 1),
     ):
         assert sample(text, name) == value, name
     assert sample(text, "os_fd_limit") >= sample(text, "os_fd_used") > 2

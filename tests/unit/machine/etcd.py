@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import pytest
 
-__all__ = ("Etcd", "running_etcd")
+from kvstore.pb import rpc_pb2
+
+__all__ = ("Etcd", "missing", "running_etcd")
 
 _METHODS = {
     "RangeRequest": ("KV/Range", "RangeResponse"),
@@ -40,8 +42,6 @@ class Etcd:
 
     def call(self, request: Any) -> Any:
         """The response message, or (code number, message) of the refusal."""
-        from kvstore.pb import rpc_pb2
-
         path, answer = _METHODS[type(request).__name__]
         method = self._channel.unary_unary(
             f"/etcdserverpb.{path}",
@@ -64,15 +64,20 @@ def _free_port() -> int:
         return port
 
 
+def missing(program: str) -> NoReturn:
+    """Skips the test, or fails it where every tool must be there."""
+    message = f"{program} is not installed (Debian: etcd-server, etcd-client)"
+    if os.environ.get("KVSTORE_REQUIRE_ALL") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
 @contextmanager
 def running_etcd() -> Iterator[Etcd]:
     """An etcd of one member with an empty store; the test is skipped where there is none."""
     program = shutil.which("etcd")
     if program is None:
-        message = "etcd is not installed (Debian: etcd-server etcd-client)"
-        if os.environ.get("KVSTORE_REQUIRE_ALL"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing("etcd")
     client, peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
     # In memory where the system has that: nothing here depends on real fsyncs.
     parent = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -95,11 +100,9 @@ def running_etcd() -> Iterator[Etcd]:
 
 
 def _wait(server: Etcd) -> None:
-    from kvstore.pb.rpc_pb2 import RangeRequest
-
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if not isinstance(server.call(RangeRequest(key=b"x")), tuple):
+        if not isinstance(server.call(rpc_pb2.RangeRequest(key=b"x")), tuple):
             return
         time.sleep(0.1)
     raise TimeoutError("etcd does not answer")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from kvstore.machine import ApplyBatch, CommandKind, Machine, MachineConfig, Result, encode, run
 from kvstore.pb.rpc_pb2 import (
@@ -20,7 +22,7 @@ from kvstore.pb.rpc_pb2 import (
 from kvstore.storage.store import Store
 from raft.types import ConfChange, Entry, EntryKind
 
-__all__ = ("Bench", "finish")
+__all__ = ("Bench", "finish", "tiny_slices")
 
 KINDS = {
     PutRequest: CommandKind.PUT,
@@ -37,6 +39,28 @@ def finish(batch: ApplyBatch, max_ops: int = 512) -> ApplyBatch:
     while not batch.step(max_ops):
         pass
     return batch
+
+
+_TINY = {
+    "mvcc.STALE_RUN": 1,
+    "ranges.SLICE_RECORDS": 2,
+    "ranges.SLICE_VALUES": 2,
+    "txn.SLICE_VALUES": 1,
+    "draft.SLICE_DELETES": 1,
+    "leases.SLICE_DELETES": 1,
+    "leases.SLICE_RECORDS": 1,
+    "hashing.SLICE_RECORDS": 1,
+    "hashing.SLICE_VALUES": 1,
+}
+
+
+@contextmanager
+def tiny_slices() -> Iterator[None]:
+    """Every slice a record or two long, so that small histories cross all their borders."""
+    with ExitStack() as stack:
+        for name, value in _TINY.items():
+            stack.enter_context(patch(f"kvstore.machine.{name}", value))
+        yield
 
 
 class Bench:

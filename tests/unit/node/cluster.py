@@ -14,12 +14,13 @@ import msgpack
 
 from kvstore.errors import EtcdError
 from kvstore.machine import CommandKind, Machine, Member, View
-from kvstore.node.member import MemberCore, Timing
+from kvstore.node.member import MemberCore
 from kvstore.node.proposals import RequestIds
+from kvstore.node.timing import Timing
 from kvstore.pb import rpc_pb2
 from kvstore.storage.wal import WalBatch
 from kvstore.watch.hub import WatchHub
-from raft.messages import InstallSnapshot, Message, from_wire, to_wire
+from raft.messages import Message, from_wire, to_wire
 from raft.node import Config, Persist, RaftNode
 from raft.types import Entry, HardState, Role, SnapshotMeta
 
@@ -71,11 +72,17 @@ class VirtualDisk:
             first = entries[0].index
             assert first <= self.base[0] + len(self.entries) + 1, "a gap in the log"
             self.entries = [e for e in self.entries if e.index < first] + list(entries)
+        self._check()
+
+    def _check(self) -> None:
+        last = self.base[0] + len(self.entries)
+        assert self.hard_state.commit <= last, "a commit index is on disk before its entries"
 
     def reset(self, meta: SnapshotMeta, hard_state: HardState) -> None:
         self.base = (meta.index, meta.term)
         self.entries = []
         self.hard_state = hard_state
+        self._check()
 
 
 class Peer:
@@ -174,7 +181,7 @@ class Peer:
         while not self.core.applier.idle:
             self.core.apply_slice()
         image = self.cluster.files[persist.snapshot.index, persist.snapshot.term]
-        self.disk.reset(persist.snapshot, self.core.hard_state)
+        self.disk.reset(persist.snapshot, self.core.state_behind_snapshot(persist))
         self.disk.store = DictStore(image)
         batch = self.core.installed(persist, Machine(self.disk.store))
         self.core.hub.restored()
@@ -233,7 +240,9 @@ class Cluster:
         self._cuts.clear()
 
     def kill(self, member_id: int) -> None:
+        """Nothing in memory or unwritten survives; clients learn nothing but "stopped"."""
         self.peers[member_id].alive = False
+        self.peers[member_id].core.close()
 
     def restart(self, member_id: int) -> None:
         self.peers[member_id] = Peer(self, member_id, self.peers[member_id].disk)

@@ -106,7 +106,8 @@ async def get(node: Node, key: bytes, **fields: Any) -> Any:
         if error is not None:
             future.set_exception(EtcdError(error.code, error.message))
         else:
-            future.set_result(rpc_pb2.RangeResponse.FromString(node.header(answer.revision) + answer.body))
+            response = node.header(answer.revision) + answer.body
+            future.set_result(rpc_pb2.RangeResponse.FromString(response))
 
     node.range(rpc_pb2.RangeRequest(key=key, **fields), done)
     return await future

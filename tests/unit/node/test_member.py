@@ -276,7 +276,7 @@ def grant(cluster: Cluster, lease_id: int, ttl: int) -> None:
 def renew(cluster: Cluster, lease_id: int) -> Outcome:
     leader = next(p for p in cluster.peers.values() if p.alive and p.core.is_leader)
     outcome = Outcome()
-    leader.core.renew_lease(lease_id, outcome)
+    leader.core.renew_leases([(lease_id, outcome)])
     cluster.settle()
     return outcome
 
@@ -344,7 +344,9 @@ def test_a_renewal_of_a_lease_that_is_just_ending_waits_and_says_zero() -> None:
 # ---- members
 
 
-def change(cluster: Cluster, kind: ConfChangeKind, member: Member, promote: bool = False) -> Outcome:
+def change(
+    cluster: Cluster, kind: ConfChangeKind, member: Member, promote: bool = False
+) -> Outcome:
     leader = next(p for p in cluster.peers.values() if p.alive and p.core.is_leader)
     outcome = Outcome()
     assert leader.core.change_membership(conf_change(kind, member, promote=promote), outcome)

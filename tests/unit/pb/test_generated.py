@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,7 @@ except KeyError:
 
 def test_field_numbers_that_clients_depend_on() -> None:
     """A sample of the odd ones, which a renumbering by habit would break."""
-    fields = {
+    fields: dict[tuple[Any, str], int] = {
         (rpc_pb2.Compare, "range_end"): 64,
         (rpc_pb2.WatchResponse, "events"): 11,
         (rpc_pb2.WatchResponse, "cancel_reason"): 6,

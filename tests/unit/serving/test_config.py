@@ -60,7 +60,7 @@ def test_a_whole_member_of_three() -> None:
         "--initial-cluster-state=existing",
         "--quota-backend-bytes=-1",
         "--auto-compaction-retention=90m",
-        "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true",
+        "--feature-gates=CompactHashCheck=true",
         "--listen-metrics-urls=http://127.0.0.1:9100",
     )
     assert made.node.initial_cluster == {
@@ -69,7 +69,6 @@ def test_a_whole_member_of_three() -> None:
     }
     assert made.node.quota_bytes == -1
     assert made.node.auto_compaction_retention == 5400.0
-    assert made.node.initial_corrupt_check is True
     assert made.node.compact_hash_check_s == 60.0
     assert [url.text for url in made.http_urls] == ["http://[::]:12381", "http://127.0.0.1:2381"]
     assert made.client_urls[0].addresses() == (("::", 12379),)
@@ -108,6 +107,7 @@ def test_a_whole_member_of_three() -> None:
         (["--feature-gates=Nope=true"], "no feature gate"),
         (["--feature-gates=CompactHashChek=true"], "did you mean CompactHashCheck?"),
         (["--feature-gates=LeaseCheckpoint=true"], "is refused"),
+        (["--feature-gates=InitialCorruptCheck=true"], "is refused"),
         (["--feature-gates=CompactHashCheck"], "needs =true"),
         (["--log-level=loud"], "debug or info"),
         (["--logger=capnslog"], "must be zap"),
@@ -116,6 +116,8 @@ def test_a_whole_member_of_three() -> None:
         (["--metrics=all"], "basic or extensive"),
         (["--transport=quic"], "auto or grpcio or native"),
         (["--name="], "must not be empty"),
+        (["--name=a=b"], "separate names"),
+        (["--listen-peer-urls=unix:///run/peer.sock"], "by TCP alone"),
         (["--data-dir="], "must not be empty"),
         (["--snapshot-count=0"], "at least 1"),
         (["--max-txn-ops=0"], "at least 1"),

@@ -8,34 +8,12 @@ from pathlib import Path
 import pytest
 
 from kvstore.storage.disk import OsDisk
-from kvstore.storage.errors import DiskFailed, WalCorrupt, WalExists, WalMissing
-from kvstore.storage.wal import Recovered, Wal, WalIdentity, log_exists
-from kvstore.storage.wal_format import HEADER_BYTES, RecordKind, build_record
-from raft.types import Entry, EntryKind, HardState
+from kvstore.storage.errors import DiskFailed, WalExists, WalMissing
+from kvstore.storage.wal import Wal, log_exists
+from raft.types import Entry, HardState
 
 from .fake_disk import FakeDisk
-
-DIRECTORY = Path("/wal")
-IDENTITY = WalIdentity(0xC1, 0xA)
-
-
-def entries(first: int, last: int, term: int = 1, size_bytes: int = 10) -> list[Entry]:
-    return [
-        Entry(index, term, EntryKind.NORMAL, b"%d." % index * (size_bytes // 2))
-        for index in range(first, last + 1)
-    ]
-
-
-def write(
-    wal: Wal, new: list[Entry], hard_state: HardState | None = None, *, sync: bool = True
-) -> None:
-    wal.write(wal.encode(hard_state, new), sync)
-
-
-def reopen(disk: FakeDisk, keep_after: int = 0) -> Recovered:
-    wal, recovered = Wal.open(disk, DIRECTORY, keep_after=keep_after, segment_bytes=4096)
-    wal.close()
-    return recovered
+from .wal_kit import DIRECTORY, IDENTITY, entries, reopen, write
 
 
 @pytest.fixture
@@ -211,11 +189,12 @@ def test_after_a_failure_the_log_refuses_everything(disk: FakeDisk, wal: Wal, st
     with pytest.raises(DiskFailed, match="made to fail"):  # noqa: PT012
         for batch in batches:
             wal.write(batch, True)
-    for use in (
+    uses: tuple[Callable[[], None], ...] = (
         lambda: wal.write(wal.encode(None, []), True),
         lambda: wal.release(1),
         lambda: wal.reset(9, 1, HardState(1, 1, 9)),
-    ):
+    )
+    for use in uses:
         with pytest.raises(DiskFailed, match="an earlier operation failed"):
             use()
     before = disk.steps
@@ -235,215 +214,6 @@ def test_encode_refuses_gaps(wal: Wal) -> None:
         wal.encode(None, entries(2, 2))
     with pytest.raises(AssertionError):
         wal.encode(None, entries(1, 1) + entries(3, 3))
-
-
-# --- verdicts
-
-
-def small_log(*, close: bool) -> tuple[FakeDisk, Path]:
-    """Three batches of entries in 1.5 KiB, and 1 KiB of zeros behind them."""
-    disk = FakeDisk()
-    wal = Wal.create(disk, DIRECTORY, IDENTITY, segment_bytes=HEADER_BYTES + 5 * 512)
-    write(wal, entries(1, 1), HardState(1, 2, 0))
-    write(wal, entries(2, 2))
-    write(wal, entries(3, 4, size_bytes=150))
-    if close:
-        wal.close()
-    return disk, DIRECTORY / disk.list(DIRECTORY)[0]
-
-
-GOOD = entries(1, 2) + entries(3, 4, size_bytes=150)
-
-
-def test_every_flipped_bit_is_corrupt() -> None:
-    disk, path = small_log(close=True)
-    content = disk.content(path)
-    used = len(content.rstrip(b"\0"))
-    assert used > HEADER_BYTES + 3 * 512
-    for bit in range(len(content) * 8):
-        content[bit // 8] ^= 1 << bit % 8
-        if bit // 8 < used:
-            with pytest.raises(WalCorrupt):
-                Wal.open(disk, DIRECTORY, keep_after=0)
-        else:
-            try:
-                _, recovered = Wal.open(disk, DIRECTORY, keep_after=0)
-            except WalCorrupt:
-                pass
-            else:
-                assert recovered.entries == GOOD
-                assert recovered.torn is not None
-                assert content[bit // 8] == 0, "the tail was cut"
-                continue
-        content[bit // 8] ^= 1 << bit % 8
-
-
-def test_every_flipped_bit_of_the_unmarked_last_batch_is_corrupt() -> None:
-    disk, path = small_log(close=False)
-    content = disk.content(path)
-    for bit in range(len(content.rstrip(b"\0")) * 8):
-        content[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(WalCorrupt):
-            Wal.open(disk, DIRECTORY, keep_after=0)
-        content[bit // 8] ^= 1 << bit % 8
-
-
-@pytest.mark.parametrize("close", [True, False])
-def test_every_truncation_is_corrupt(close: bool) -> None:
-    # A segment has its whole size before it has its name: no crash shortens it.
-    disk, path = small_log(close=close)
-    size = len(disk.content(path))
-    for left in range(size - 1, -1, -1):
-        disk.resize(path, left)
-        with pytest.raises(WalCorrupt):
-            Wal.open(disk, DIRECTORY, keep_after=0)
-
-
-@pytest.mark.parametrize("sector", range(6))
-def test_a_lost_sector_is_torn_only_where_nothing_says_it_was_synced(sector: int) -> None:
-    disk, path = small_log(close=False)
-    disk.content(path)[sector * 512 : sector * 512 + 512] = bytes(512)
-    if sector in (0, 1, 2):
-        with pytest.raises(WalCorrupt):
-            Wal.open(disk, DIRECTORY, keep_after=0)
-        return
-    _, recovered = Wal.open(disk, DIRECTORY, keep_after=0)
-    assert recovered.entries == (GOOD if sector > 3 else GOOD[:2])
-
-
-@pytest.mark.parametrize("sector", range(4))
-def test_after_an_orderly_close_every_lost_sector_is_corrupt(sector: int) -> None:
-    disk, path = small_log(close=True)
-    disk.content(path)[sector * 512 : sector * 512 + 512] = bytes(512)
-    with pytest.raises(WalCorrupt):
-        Wal.open(disk, DIRECTORY, keep_after=0)
-
-
-def big_last_batch() -> tuple[FakeDisk, Path, int]:
-    disk = FakeDisk()
-    wal = Wal.create(disk, DIRECTORY, IDENTITY, segment_bytes=16 * 1024)
-    write(wal, entries(1, 1), HardState(1, 2, 0))
-    write(wal, entries(2, 2, size_bytes=3000))
-    path = DIRECTORY / disk.list(DIRECTORY)[0]
-    return disk, path, len(disk.content(path).rstrip(b"\0"))
-
-
-def test_a_torn_last_batch_is_cut_and_the_log_goes_on() -> None:
-    _, _, used = big_last_batch()
-    for sector in range(2, -(-used // 512)):
-        disk, path, _ = big_last_batch()
-        disk.content(path)[sector * 512 : sector * 512 + 512] = bytes(512)
-        wal, recovered = Wal.open(disk, DIRECTORY, keep_after=0)
-        assert recovered.entries == entries(1, 1)
-        assert recovered.torn is not None
-        assert recovered.torn.offset == 1024
-        write(wal, entries(2, 2, term=9))
-        wal.close()
-        again = reopen(disk)
-        assert again.torn is None
-        assert again.entries == entries(1, 1) + entries(2, 2, term=9)
-
-
-def test_a_value_of_zeros_does_not_make_damage_look_torn() -> None:
-    disk = FakeDisk()
-    wal = Wal.create(disk, DIRECTORY, IDENTITY, segment_bytes=16 * 1024)
-    zeros = Entry(1, 1, EntryKind.NORMAL, bytes(5000))
-    write(wal, [zeros])
-    path = DIRECTORY / disk.list(DIRECTORY)[0]
-    assert Wal.open(disk, DIRECTORY, keep_after=0)[1].entries == [zeros]
-    disk.content(path)[HEADER_BYTES + 60] ^= 1
-    with pytest.raises(WalCorrupt, match="does not match its checksum"):
-        Wal.open(disk, DIRECTORY, keep_after=0)
-
-
-def test_damage_before_the_last_segment_is_never_torn(disk: FakeDisk, wal: Wal) -> None:
-    for index in range(1, 10):
-        write(wal, entries(index, index, size_bytes=900))
-    wal.close()
-    first = DIRECTORY / disk.list(DIRECTORY)[0]
-    content = disk.content(first)
-    for sector in range(1, len(content) // 512):
-        kept = bytes(content)
-        content[sector * 512 : sector * 512 + 512] = bytes(512)
-        if content != kept:
-            with pytest.raises(WalCorrupt):
-                Wal.open(disk, DIRECTORY, keep_after=0)
-        content[:] = kept
-
-
-def test_missing_swapped_and_foreign_segments_are_corrupt(disk: FakeDisk, wal: Wal) -> None:
-    for index in range(1, 20):
-        write(wal, entries(index, index, size_bytes=900))
-    wal.close()
-    names = disk.list(DIRECTORY)
-    contents = [bytes(disk.content(DIRECTORY / name)) for name in names]
-    other = FakeDisk()
-    foreign = Wal.create(other, DIRECTORY, WalIdentity(0xC1, 0xB), segment_bytes=4096)
-    for index in range(1, 20):
-        write(foreign, entries(index, index, size_bytes=900))
-    foreign.close()
-
-    def damaged(change: Callable[[], None], match: str) -> None:
-        change()
-        with pytest.raises(WalCorrupt, match=match):
-            Wal.open(disk, DIRECTORY, keep_after=0)
-        for name, content in zip(names, contents, strict=True):
-            if not disk.exists(DIRECTORY / name):
-                disk.create(DIRECTORY / name, len(content))
-            disk.content(DIRECTORY / name)[:] = content
-        reopen(disk)
-        contents[-1] = bytes(disk.content(DIRECTORY / names[-1]))  # closing adds a mark
-
-    second, third = DIRECTORY / names[1], DIRECTORY / names[2]
-    damaged(lambda: disk.unlink(second), "is missing")
-    damaged(
-        lambda: disk.content(second).__setitem__(slice(None), contents[2]),
-        "does not belong to the file's name",
-    )
-    damaged(
-        lambda: disk.content(third).__setitem__(slice(None), other.content(third)),
-        "another member",
-    )
-
-
-def test_a_record_of_an_unknown_kind_is_refused(disk: FakeDisk, wal: Wal) -> None:
-    batch = wal.encode(None, entries(1, 1))
-    records, crc = build_record(0, 99, 1, 1, b"")
-    wal.write(batch._replace(records=records, crc=crc), True)
-    with pytest.raises(WalCorrupt, match="kind 99"):
-        Wal.open(disk, DIRECTORY, keep_after=0)
-
-
-@pytest.mark.parametrize(
-    "payload", [b"", b"\xc1", b"\x91\x01", b"\x90", b"\x91\x94\x09\x01\x00\xc4\x00"]
-)
-def test_a_record_that_is_not_what_it_says_is_refused(
-    disk: FakeDisk, wal: Wal, payload: bytes
-) -> None:
-    batch = wal.encode(None, entries(1, 1))
-    records, crc = build_record(0, RecordKind.ENTRIES, 1, 1, payload)
-    wal.write(batch._replace(records=records, crc=crc), True)
-    with pytest.raises(WalCorrupt):
-        Wal.open(disk, DIRECTORY, keep_after=0)
-
-
-def test_lost_committed_entries_are_noticed(disk: FakeDisk, wal: Wal) -> None:
-    write(wal, entries(1, 2), HardState(1, 1, 5))
-    wal.close()
-    with pytest.raises(WalCorrupt, match="entry 5 was committed"):
-        Wal.open(disk, DIRECTORY, keep_after=0)
-    Wal.open(disk, DIRECTORY, keep_after=5)
-
-
-def test_an_error_says_where_and_how_to_replace_the_member() -> None:
-    disk, path = small_log(close=True)
-    disk.content(path)[HEADER_BYTES + 20] ^= 1
-    with pytest.raises(WalCorrupt) as caught:
-        Wal.open(disk, DIRECTORY, keep_after=0)
-    assert caught.value.path == path
-    assert caught.value.offset == HEADER_BYTES
-    assert "member remove" in str(caught.value)
-    assert str(path) in str(caught.value)
 
 
 def test_on_real_files(tmp_path: Path) -> None:

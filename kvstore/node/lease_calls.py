@@ -1,0 +1,105 @@
+"""Keep-alives and remaining times: answered by the leader, fetched from it by the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from kvstore import errors
+from kvstore.errors import EtcdError
+from kvstore.machine import View
+from kvstore.node.answers import LeaseTimes
+from kvstore.node.proposals import Done
+from kvstore.node.remote import RENEW, TIMES
+
+if TYPE_CHECKING:
+    from kvstore.node.node import Node
+
+__all__ = ("LeaseCalls",)
+
+
+class LeaseCalls:
+    """What a member knows or asks about the deadlines of leases."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def keep_alive(self, lease_id: int, done: Done) -> None:
+        """Renews a lease, here or at the leader; `done` gets the TTL, 0 if there is none."""
+        running = self._node.running
+        if self._node.stopped:
+            done(None, errors.STOPPED)
+            return
+        if running.core.is_leader:
+            running.core.renew_leases(((lease_id, done),))
+        else:
+            running.calls.renew(lease_id, done)
+        running.loop.wake()
+
+    async def times(self, lease_id: int, keys: bool) -> LeaseTimes:
+        """Remaining and granted time, as the leader counts it."""
+        if self._node.is_leader:
+            return await self._own_times(lease_id, keys)
+        answer = await self._node.calls.ask_leader(TIMES, [lease_id, keys])
+        return LeaseTimes(*answer)
+
+    async def _own_times(self, lease_id: int, keys: bool) -> LeaseTimes:
+        """The leader's answer; LEADER_CHANGED from somebody who is not."""
+
+        def reading(view: View) -> Any:
+            if not keys:
+                return []
+            return (yield from view.lease_keys(lease_id))
+
+        attached = await self._node.reading(reading, linearizable=True)
+        core = self._node.running.core
+        if not core.lessor.primary:
+            raise errors.LEADER_CHANGED
+        remaining = core.lessor.remaining_s(lease_id, core.clock())
+        lease = core.machine.leases.get(lease_id)
+        if remaining is None or lease is None:
+            return LeaseTimes(-1, 0, [])
+        return LeaseTimes(int(remaining), lease.ttl_s, attached)
+
+    async def _own_renewals(self, lease_ids: list[int]) -> list[int]:
+        """The leader's answer to a follower's batch of keep-alives: a TTL for each."""
+        core = self._node.running.core
+        if not core.is_leader:
+            raise errors.NOT_PRIMARY_LESSOR
+        if not lease_ids:
+            return []
+        outcome: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        ttls: list[int] = [0] * len(lease_ids)
+        missing = len(lease_ids)
+
+        def collect(position: int) -> Done:
+            def done(ttl: Any, error: EtcdError | None) -> None:
+                nonlocal missing
+                missing -= 1
+                if outcome.done():
+                    return
+                if error is not None:
+                    outcome.set_exception(EtcdError(error.code, error.message))
+                    return
+                ttls[position] = ttl
+                if missing == 0:
+                    outcome.set_result(ttls)
+
+            return done
+
+        core.renew_leases([(lease_id, collect(n)) for n, lease_id in enumerate(lease_ids)])
+        self._node.running.loop.wake()
+        return await outcome
+
+    def answer_table(self) -> dict[str, Callable[[Any], Awaitable[Any]]]:
+        """What other members may ask about leases."""
+
+        async def renewals(question: Any) -> Any:
+            return await self._own_renewals([int(lease_id) for lease_id in question])
+
+        async def times(question: Any) -> Any:
+            lease_id, keys = question
+            return list(await self._own_times(int(lease_id), bool(keys)))
+
+        return {RENEW: renewals, TIMES: times}

@@ -1,0 +1,227 @@
+"""How members begin, begin again, and refuse to begin."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kvstore.node.errors import (
+    BadConfiguration,
+    ClusterUnreachable,
+    DataDirUnusable,
+    ForeignDataDir,
+    NotAMember,
+    StartupError,
+)
+from kvstore.node.snapshots import Snapshots
+from kvstore.storage.errors import DirectoryLocked, WalCorrupt
+
+from .nodes import Nodes, get, put, running, until
+from .on_loop import on_loop
+
+
+async def refusal(nodes: Nodes, name: str, *names: str, **settings: object) -> str:
+    with pytest.raises(StartupError) as error:
+        await nodes.start(name, nodes.urls(*names), **settings)
+    return str(error.value)
+
+
+@on_loop
+async def test_flags_that_contradict_each_other(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    with pytest.raises(BadConfiguration, match="--initial-cluster names b"):
+        await nodes.start("a", {"b": ("http://b:1",), "a": ()}, initial_cluster=nodes.urls("b"))
+    with pytest.raises(BadConfiguration, match="must be the same"):
+        await nodes.start("a", nodes.urls("a"), advertise_peer_urls=("http://other:1",))
+    with pytest.raises(BadConfiguration, match="must be 'new' or 'existing'"):
+        await nodes.start("a", nodes.urls("a"), initial_cluster_state="old")
+    with pytest.raises(BadConfiguration, match="the same peer URLs"):
+        await nodes.start("a", {"a": ("http://x:1",), "b": ("http://x:1",)})
+
+
+@on_loop
+async def test_a_refused_start_leaves_the_directory_free(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    with pytest.raises(BadConfiguration):
+        await nodes.start("a", nodes.urls("a"), initial_cluster_state="existing")
+    await nodes.start("a", nodes.urls("a"))
+    await nodes.stop_all()
+
+
+@on_loop
+async def test_two_processes_cannot_use_one_directory(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as nodes:
+        with pytest.raises(DirectoryLocked):
+            await Nodes(tmp_path).start("a", nodes.urls("a"))
+
+
+@on_loop
+async def test_joining_needs_somebody_to_ask_and_to_be_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvstore.node.bootstrap.JOIN_TIMEOUT_S", 0.1)
+    nodes = Nodes(tmp_path)
+    with pytest.raises(ClusterUnreachable, match="http://a:2380"):
+        await nodes.start("b", nodes.urls("a", "b"), initial_cluster_state="existing")
+    async with running(tmp_path, "a") as nodes:
+        with pytest.raises(NotAMember, match="member add"):
+            await nodes.start("b", nodes.urls("a", "b"), initial_cluster_state="existing")
+        await nodes.by_name["a"].member_add(["http://b:2380"], True)
+        with pytest.raises(BadConfiguration, match="has 2 members, --initial-cluster has 3"):
+            await nodes.start("b", nodes.urls("a", "b", "c"), initial_cluster_state="existing")
+
+
+@on_loop
+async def test_a_member_that_lost_its_files_must_not_vote_again(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as nodes:
+        lost = nodes.by_name.pop("c")
+        leader = nodes.by_name["a"]
+        await until(lambda: leader.machine.members[lost.member_id].client_urls)
+        await lost.stop()
+        shutil.rmtree(tmp_path / "c")
+        with pytest.raises(NotAMember, match="member remove"):
+            await nodes.start("c", nodes.urls("a", "b", "c"))
+        with pytest.raises(NotAMember, match="what it promised is lost"):
+            await nodes.start("c", nodes.urls("a", "b", "c"), initial_cluster_state="existing")
+
+
+@on_loop
+async def test_a_directory_of_another_cluster_is_refused_and_old_flags_are_not(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, "a") as nodes:
+        await put(nodes.by_name["a"], b"k")
+    nodes = Nodes(tmp_path)
+    foreign = {"a": ("http://other:2380",)}
+    with pytest.raises(ForeignDataDir, match="belongs to member"):
+        await nodes.start("a", foreign)
+    grown = nodes.urls("a", "b")
+    node = await nodes.start("a", grown)
+    await nodes.leader()
+    assert (await get(node, b"k")).count == 1
+    await nodes.stop_all()
+
+
+@on_loop
+async def test_a_removed_member_does_not_start_again(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c", strict_reconfig_check=False) as nodes:
+        leader = await nodes.leader()
+        gone = next(node for node in nodes.by_name.values() if node is not leader)
+        await leader.member_remove(gone.member_id)
+        await asyncio.wait_for(gone.wait_stopped(), 5)
+        await gone.stop()
+        with pytest.raises(NotAMember, match="was removed"):
+            await nodes.start(gone.config.name, nodes.urls("a", "b", "c"))
+
+
+@on_loop
+async def test_a_beginning_that_was_interrupted_begins_anew(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as nodes:
+        await put(nodes.by_name["a"], b"k")
+    shutil.rmtree(tmp_path / "a" / "member" / "wal")
+    nodes = Nodes(tmp_path)
+    node = (await nodes.start_all("a"))[0]
+    assert node.revision == 1
+    await nodes.stop_all()
+
+
+@on_loop
+async def test_forcing_a_new_cluster_keeps_the_data_and_drops_the_others(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as nodes:
+        await put(nodes.by_name["a"], b"k")
+        await until(lambda: nodes.by_name["b"].revision == 2)
+    nodes = Nodes(tmp_path)
+    node = await nodes.start("b", nodes.urls("a", "b", "c"), force_new_cluster=True)
+    await nodes.leader()
+    assert list(node.machine.members) == [node.member_id]
+    assert (await get(node, b"k")).count == 1
+    await put(node, b"more")
+    await nodes.stop_all()
+    again = await nodes.start("b", nodes.urls("a", "b", "c"))
+    await nodes.leader()
+    assert (await get(again, b"more")).count == 1
+    await nodes.stop_all()
+
+
+@on_loop
+async def test_a_damaged_store_is_rebuilt_and_a_damaged_log_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as nodes:
+        for number in range(50):
+            await put(nodes.by_name["a"], b"k%d" % number)
+    member = tmp_path / "a" / "member"
+    store = member / "db" / "store.mdb"
+    store.write_bytes(b"\xff" * store.stat().st_size)
+    nodes = Nodes(tmp_path)
+    node = (await nodes.start_all("a"))[0]
+    assert (await get(node, b"k49")).count == 1
+    await nodes.stop_all()
+    segment = next((member / "wal").iterdir())
+    damaged = bytearray(segment.read_bytes())
+    damaged[2000] ^= 1
+    segment.write_bytes(damaged)
+    with pytest.raises(WalCorrupt, match="Replace this member"):
+        await nodes.start("a", nodes.urls("a"))
+
+
+@on_loop
+async def test_a_store_without_any_snapshot_to_rebuild_it_from_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as nodes:
+        await put(nodes.by_name["a"], b"k")
+    member = tmp_path / "a" / "member"
+    shutil.rmtree(member / "db")
+    for snapshot in (member / "snap").iterdir():
+        snapshot.unlink()
+    with pytest.raises(DataDirUnusable, match="no sound snapshot"):
+        await Nodes(tmp_path).start("a", {"a": ("http://a:2380",)})
+
+
+@on_loop
+async def test_periodic_snapshots_cut_the_log_and_serve_a_rebuild(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvstore.node.snapshots.SNAPSHOT_MIN_WAL_BYTES", 100_000)
+    monkeypatch.setattr("kvstore.node.snapshots.SNAPSHOT_CHECK_S", 0.02)
+    async with running(tmp_path, "a", snapshot_count=50, snapshot_catchup_entries=5) as nodes:
+        node = nodes.by_name["a"]
+        snapshots: Snapshots = node.running.snapshots
+        first = snapshots.latest
+        for number in range(200):
+            await put(node, b"k%d" % number, bytes(10_000))
+        await until(lambda: snapshots.latest != first and snapshots.latest)
+        assert snapshots.latest is not None
+        assert snapshots.latest.index > 50
+        files = tmp_path / "a" / "member" / "snap"
+        await until(lambda: len(list(files.iterdir())) == 2)
+    (tmp_path / "a" / "member" / "db" / "store.mark").unlink()
+    nodes = Nodes(tmp_path)
+    node = (await nodes.start_all("a"))[0]
+    assert (await get(node, b"k", range_end=b"l", count_only=True)).count == 200
+    await nodes.stop_all()
+
+
+@on_loop
+async def test_a_crash_between_the_steps_of_installing_a_snapshot_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, "a", "b", "c", snapshot_catchup_entries=10) as nodes:
+        leader = await nodes.leader()
+        behind = next(node for node in nodes.by_name.values() if node is not leader)
+        await behind.stop()
+        for number in range(100):
+            await put(leader, b"k%d" % number)
+        name = behind.config.name
+        # The log restarts behind the snapshot, and then the process dies.
+        back = await nodes.start(name, nodes.urls("a", "b", "c"))
+
+        def crash(*_: object) -> None:
+            raise OSError(5, "the process is killed here")
+
+        back.running.opened.files.rebuild_store = crash  # type: ignore[method-assign,assignment]
+        assert (await asyncio.wait_for(back.wait_stopped(), 5)).fatal
+        await back.stop()
+        again = await nodes.start(name, nodes.urls("a", "b", "c"))
+        await until(lambda: again.revision == leader.revision)
+        assert (await get(again, b"k99")).count == 1
