@@ -19,6 +19,7 @@ FAULTS = (
     "dropped",
     "partition",
     "pause",
+    "rejected",
     "snapshot",
     "transfer",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from raft import trace
@@ -181,7 +183,7 @@ def test_impossible_configuration_is_refused() -> None:
         {"node_id": 1, "max_uncommitted_bytes": 0},
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings: dict[str, int]) -> None:
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Config(**settings, random=lambda n: 0)
 
