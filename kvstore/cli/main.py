@@ -9,7 +9,7 @@ import click
 from kvstore.cli.table import COMMANDS
 from kvstore.serving.versions import version_text
 
-__all__ = ("cli", "main")
+__all__ = ("LazyGroup", "cli", "main")
 
 
 class LazyGroup(click.Group):
