@@ -6,7 +6,8 @@ import importlib
 
 import click
 
-from kvstore.cli.table import COMMANDS
+from kvstore.cli.options import GLOBAL_OPTIONS, typed_globals
+from kvstore.cli.table import COMMANDS, SERVER
 from kvstore.serving.versions import version_text
 
 __all__ = ("LazyGroup", "cli", "main")
@@ -26,6 +27,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command), entry
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As ever; but flags of the client commands in front of a server's would be ignored."""
+        name, command, rest = super().resolve_command(ctx, args)
+        typed = typed_globals(ctx)
+        if typed and name is not None and COMMANDS[name].section == SERVER:
+            flag = min(typed).replace("_", "-")
+            raise click.UsageError(f"--{flag} is of no use to `kvstore {name}`")
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """By section, from the table alone: help must not import every command."""
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -42,7 +54,11 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    params=list(GLOBAL_OPTIONS),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--version",
     is_flag=True,

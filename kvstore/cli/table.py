@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-__all__ = ("COMMANDS", "Entry")
+__all__ = ("COMMANDS", "SERVER", "Entry")
 
 
 class Entry(NamedTuple):
@@ -23,15 +23,24 @@ class Entry(NamedTuple):
     section: str
 
 
-_SERVER = "Server"
+SERVER = "Server"
+_KEYS = "Keys"
+_COMMANDS = "kvstore.cli.commands."
 
 COMMANDS: Mapping[str, Entry] = MappingProxyType(
     {
-        "serve": Entry("kvstore.cli.serve", "serve", "Run one member of a cluster.", _SERVER),
+        "serve": Entry("kvstore.cli.serve", "serve", "Run one member of a cluster.", SERVER),
         "local": Entry(
-            "kvstore.cli.local", "local", "Run a whole cluster on this machine.", _SERVER
+            "kvstore.cli.local", "local", "Run a whole cluster on this machine.", SERVER
         ),
-        "check": Entry("kvstore.cli.check", "check", "Check a stopped member's files.", _SERVER),
+        "check": Entry("kvstore.cli.check", "check", "Check a stopped member's files.", SERVER),
+        "put": Entry(_COMMANDS + "keys", "put", "Write a key.", _KEYS),
+        "get": Entry(_COMMANDS + "keys", "get", "Read a key, or a range of keys.", _KEYS),
+        "del": Entry(_COMMANDS + "keys", "delete", "Delete a key, or a range of keys.", _KEYS),
+        "watch": Entry(_COMMANDS + "watch", "watch", "Show changes as they happen.", _KEYS),
+        "compaction": Entry(
+            _COMMANDS + "keys", "compaction", "Forget history before a revision.", _KEYS
+        ),
     }
 )
 """Command name to where it is, in the order in which help shows them."""
