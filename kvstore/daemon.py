@@ -60,7 +60,7 @@ from kvstore.storage.errors import (
     WalMissing,
 )
 
-__all__ = ("READY_LINE", "MakeNode", "run")
+__all__ = ("READY_LINE", "MakeNode", "over_tcp", "run")
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from kvstore.serving.flag import Flag, Kind
 from kvstore.serving.flags import GROUPS
 from kvstore.serving.gates import GATES
 
-__all__ = ("help_text", "markdown")
+__all__ = ("help_text", "main", "markdown")
 
 _INTRODUCTION = """\
 # Flags of `kvstore serve`

@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
-from lonely import lonely_node
 
 from kvstore import daemon
 from kvstore.metrics import Metrics
@@ -28,6 +27,7 @@ from kvstore.serving.config import build_config
 from kvstore.serving.exits import ExitCode
 from kvstore.serving.logging import JsonFormatter, LogWriter
 from kvstore.serving.settings import read_settings
+from tests.unit.serving.lonely import lonely_node
 
 
 class Log(logging.Handler):
@@ -255,7 +255,7 @@ def test_a_member_that_must_stop_says_why(
     class ThisEnds(Ends):
         reason = StopReason(kind, "the sentence for the operator")
 
-    from lonely import NoNetwork
+    from tests.unit.serving.lonely import NoNetwork
 
     def make(config: NodeConfig, metrics: Metrics) -> Node:
         return ThisEnds(config, metrics, network=NoNetwork())
@@ -290,7 +290,7 @@ def test_an_unexpected_failure_is_logged_with_its_traceback(log: Log, tmp_path: 
         async def start(self) -> None:
             raise KeyError("a bug")
 
-    from lonely import NoNetwork
+    from tests.unit.serving.lonely import NoNetwork
 
     def make(config: NodeConfig, metrics: Metrics) -> Node:
         return Broken(config, metrics, network=NoNetwork())
@@ -302,7 +302,7 @@ def test_an_unexpected_failure_is_logged_with_its_traceback(log: Log, tmp_path: 
 
 STUBBORN = """
 import asyncio, logging, sys
-from lonely import NoNetwork
+from tests.unit.serving.lonely import NoNetwork
 from kvstore import daemon
 from kvstore.node.node import Node
 from kvstore.serving.config import build_config
@@ -339,7 +339,7 @@ def start(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": f"{here.parents[3]}:{here.parent}"},
+        env={"PYTHONPATH": str(here.parents[3])},
     )
     wait_for(process, daemon.READY_LINE)
     return process

@@ -202,8 +202,8 @@ def test_a_member_that_does_not_stop_is_killed_by_a_second_signal() -> None:
 def test_a_supervisor_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
     script = f"""
 import asyncio, os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_local import WELL, cluster
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from tests.unit.serving.test_local import WELL, cluster
 def write(line):
     if "members are ready" in line:
         pids = [str(member.process.pid) for member in supervisor._members]
