@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from kvstore.node.peer_limits import HANDSHAKE_BYTES_MAX, SOCKET_BUFFER_BYTES
@@ -121,9 +121,9 @@ class Framed(asyncio.Protocol):
     # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), transport
-        self._transport = transport
-        transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
+        # uvloop's transports are asyncio.Transport in everything but their class.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
         raw = transport.get_extra_info("socket")
         if raw is not None:
             with contextlib.suppress(OSError):
