@@ -93,6 +93,13 @@ class RaftLog:
         """The term of the last entry."""
         return self._entries[-1][1] if self._entries else self.base_term
 
+    @property
+    def commit_term(self) -> int:
+        """The term of the newest committed entry."""
+        term = self.term_at(self.commit)
+        assert term is not None, f"committed entry {self.commit} is outside the log"
+        return term
+
     def term_at(self, index: int) -> int | None:
         """The term of the entry at `index`; None if it is compacted or not there yet."""
         offset = index - self.base_index - 1
@@ -133,7 +140,7 @@ class RaftLog:
         """The follower's way: the last index now known to equal the leader's, None on a mismatch.
 
         Entries that are there already are left alone: a late append must not cut off what a
-        later one has added. Raises InvariantBroken if a committed entry would be replaced.
+        later one has added.
         """
         if self.term_at(prev_index) != prev_term:
             return None
@@ -150,6 +157,17 @@ class RaftLog:
                 break
         return last_new
 
+    def check_committed(self, entries: Sequence[Entry]) -> None:
+        """Raises InvariantBroken if one of `entries` contradicts what is committed here."""
+        for index, term, _, _ in entries:
+            if index > self.commit:
+                return
+            if self.term_at(index) not in (None, term):
+                raise InvariantBroken(
+                    f"the leader has another entry {index} of term {term}, but {self.commit} is "
+                    "committed: a member has lost data or was restored from an old copy"
+                )
+
     def _extend(self, entries: Sequence[Entry]) -> None:
         self._entries += entries
         self._slice = None
@@ -158,11 +176,7 @@ class RaftLog:
 
     def _truncate(self, index: int) -> None:
         """Drops the entries from `index` on: a new leader has others in their place."""
-        if index <= self.commit:
-            raise InvariantBroken(
-                f"the leader would replace entry {index}, but {self.commit} is committed: "
-                "a member has lost data or was restored from an old copy"
-            )
+        assert index > self.commit, f"entry {index} is committed and would be replaced"
         del self._entries[index - self.base_index - 1 :]
         self.stable = min(self.stable, index - 1)
         self.in_flight = min(self.in_flight, index - 1)

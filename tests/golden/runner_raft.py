@@ -11,6 +11,7 @@ Nodes are numbers. `random` gives node N a timeout of election_ticks + N - 1, so
     go N                                       all duties of one node until it is quiet
     deliver [A->B] [kind] | drop ... | dup ... messages that are on the wire now
     settle | elect N                           everything until all is quiet (elect: silently)
+    win N                                      silently, up to the vote that decides
     cut A B | heal                             a link, both ways
     restart N | compact N INDEX | snapshot A B | report N PEER failed|unreachable
     status [N...] | progress N | log N | reads N
@@ -34,12 +35,14 @@ from raft.types import (
     Entry,
     EntryKind,
     HardState,
+    Role,
     SnapshotMeta,
 )
 
 __all__ = ("RaftScript",)
 
 _ROUNDS_MAX = 200
+_VOTES = (messages.RequestPreVote, messages.PreVoteReply, messages.RequestVote, messages.VoteReply)
 
 _CHANGES = {
     "add": ConfChangeKind.ADD_VOTER,
@@ -375,6 +378,21 @@ class RaftScript:
         self._node(number).campaign()
         list(self._do_settle())
         yield node_text(self._node(number))
+
+    def _do_win(self, number: str) -> Iterator[str]:
+        node = self._node(number)
+        node.campaign()
+        for _ in range(_ROUNDS_MAX):
+            for other in sorted(self.members):
+                if node.role is not Role.LEADER:
+                    list(self._do_go(str(other)))
+            if node.role is Role.LEADER:
+                break
+            votes: list[Message] = [m for m in self.wire if isinstance(m, _VOTES)]
+            self._remove(votes)
+            for message in votes:
+                self.members[message.to].node.step(message)
+        yield node_text(node)
 
     # -- snapshots and reports
 
