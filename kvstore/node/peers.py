@@ -71,11 +71,8 @@ class TcpNetwork:
     async def fetch_cluster(self, url: str) -> Cluster:
         """Asks the member behind a peer URL; raises OSError or TimeoutError."""
         query = _Query()
-        try:
-            address = Address.of(url)
-            context = address.context(url, self.client_tls)
-        except ValueError as error:
-            raise OSError(str(error)) from error
+        address = Address.of(url)
+        context = address.context(url, self.client_tls)
         try:
             async with asyncio.timeout(QUERY_TIMEOUT_S):
                 loop = asyncio.get_running_loop()
@@ -116,7 +113,7 @@ class Peers:
         self.cluster_id = local.cluster_id
         self.member_id = local.member_id
         self._network = network
-        self._server = PeerServer(self, network.server_tls)
+        self._server = PeerServer(self)
         self._dialer = Dialer(
             local.cluster_id,
             local.member_id,
@@ -151,10 +148,9 @@ class Peers:
         )
         try:
             for url in config.listen_peer_urls:
-                address = _address(url)
-                if address.tls and self._network.server_tls is None:
-                    raise OSError(f"{url} asks for TLS, but no peer certificate is configured")
-                await self._server.start(address.host, address.port, tls=address.tls)
+                address = Address.of(url)
+                tls = address.context(url, self._network.server_tls)
+                await self._server.start(address.host, address.port, tls)
         except OSError:
             await self.stop()
             raise
@@ -342,10 +338,3 @@ class Peers:
     def _received(self, reception: Reception) -> None:
         if self._reception is reception:
             self._reception = None
-
-
-def _address(url: str) -> Address:
-    try:
-        return Address.of(url)
-    except ValueError as error:
-        raise OSError(str(error)) from error

@@ -93,8 +93,11 @@ class _Sending(Outgoing):
 
     async def room(self) -> None:
         """Waits until the socket takes more; raises TimeoutError when it does not."""
-        async with asyncio.timeout(SNAPSHOT_IDLE_S):
-            await self._room.wait()
+        try:
+            async with asyncio.timeout(SNAPSHOT_IDLE_S):
+                await self._room.wait()
+        except TimeoutError as error:
+            raise TimeoutError("the receiver of the snapshot does not read on") from error
 
     async def verdict(self) -> str:
         """Waits for the outcome as long as the receiver shows that it is alive."""

@@ -7,7 +7,10 @@ import errno
 import functools
 import logging
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +62,13 @@ class Station:
     """One member's transport, and everything it heard."""
 
     def __init__(
-        self, number: int, directory: Path, *, cluster_id: int = CLUSTER, **settings: Any
+        self,
+        number: int,
+        directory: Path,
+        *,
+        cluster_id: int = CLUSTER,
+        scheme: str = "http",
+        **settings: Any,
     ) -> None:
         self.number = number
         self.batches: list[list[Message]] = []
@@ -70,7 +79,7 @@ class Station:
         self.gate = asyncio.Event()
         self.directory = directory / f"member-{number}"
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         config = NodeConfig(
             name=f"m{number}",
             data_dir=directory,
@@ -835,3 +844,29 @@ async def test_stopping_in_the_middle_of_everything(tmp_path: Path) -> None:
     assert files(two) == []
     others = asyncio.all_tasks() - {asyncio.current_task()}
     assert not [task for task in others if not task.done()]
+
+
+# ---- TLS --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+@on_a_loop
+async def test_members_speak_tls_when_their_urls_say_so(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    command += f" -subj /CN=m -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)  # noqa: ASYNC221
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(certificate, key)
+    client = ssl.create_default_context(cafile=str(certificate))
+    async with Town(tmp_path, 1, 2, scheme="https", server_tls=server, client_tls=client) as (
+        one,
+        two,
+    ):
+        one.peers.send(2, [append(1, 2, 300_000)])
+        await until(lambda: two.messages())
+        assert await one.peers.call(2, "echo", b"x", 5.0) == b"xx"
+        path = snapshot_file(tmp_path / "out", 1024**2)
+        assert await one.peers.send_snapshot(2, announcement(), path)
+        with pytest.raises(OSError, match="certificate verify failed"):
+            await TcpNetwork(client_tls=ssl.create_default_context()).fetch_cluster(one.url)
