@@ -1,4 +1,4 @@
-"""`kvstore check`: looks over the files of a stopped member and changes nothing."""
+"""`kvstore check`: looks over a stopped member's files; `check perf` tries a running cluster."""
 
 from __future__ import annotations
 
@@ -7,15 +7,37 @@ from pathlib import Path
 
 import click
 
+from kvstore.cli.options import ClientGroup
+
 __all__ = ("check",)
 
 _DAMAGED = 1
+_WRONG_USAGE = 2
 
 
-@click.command()
+class _CheckGroup(ClientGroup):
+    """Loads `perf`, which needs the client, only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["perf"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "perf":
+            return None
+        from kvstore.cli.commands.perf import perf
+
+        return perf
+
+
+@click.group(
+    cls=_CheckGroup,
+    usage_exit_code=_WRONG_USAGE,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    examples=("kvstore check --data-dir=default.etcd", "kvstore check perf --load=m"),
+)
 @click.option(
     "--data-dir",
-    required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The member's data directory.",
 )
@@ -25,12 +47,17 @@ _DAMAGED = 1
     help="The log's directory, if it is not in the data directory.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
-def check(data_dir: Path, wal_dir: Path | None, quiet: bool) -> None:
+@click.pass_context
+def check(ctx: click.Context, /, data_dir: Path | None, wal_dir: Path | None, quiet: bool) -> None:
     """Check every checksum of a stopped member's log, snapshots and store.
 
     Exit code 0: clean. 1: damaged, and it says where and what to do. 2: wrong usage, or the
-    member is running.
+    member is running. `check perf` is another thing: it tries how a running cluster performs.
     """
+    if ctx.invoked_subcommand is not None:
+        return
+    if data_dir is None:
+        raise click.UsageError("Missing option '--data-dir' (or say `check perf`).")
     # Imported here: the store's library is wanted by nobody who only asks for help.
     from kvstore.storage.check import check_data_dir
     from kvstore.storage.layout import DirectoryLock, Layout

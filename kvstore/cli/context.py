@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -14,7 +16,15 @@ if TYPE_CHECKING:
     from kvstore.client.blocking import Client
     from kvstore.client.call import Unary
 
-__all__ = ("Session", "as_bytes", "parse_int", "parse_lease", "parse_member")
+__all__ = (
+    "Session",
+    "as_bytes",
+    "naming",
+    "parse_int",
+    "parse_lease",
+    "parse_member",
+    "read_input",
+)
 
 T = TypeVar("T")
 
@@ -118,6 +128,24 @@ class Session:
         """A printer whose simple form may leave out keys."""
         return Printer(self.form, hex=self.hex, values_only=values_only)
 
+    def in_words(self, **details: Any) -> dict[str, Any]:
+        """What the simple form says besides the answer; the other forms know nothing of it."""
+        return details if self.form == "simple" else {}
+
+    def show_moved(self, before: int, after: int) -> None:
+        """The leader has changed."""
+        from kvstore.pb import rpc_pb2 as pb
+
+        if self.form == "simple":
+            self.printer.show("move_leader", (before, after))
+        else:
+            self.printer.show("move_leader", pb.MoveLeaderResponse())
+
+    @property
+    def on_terminal(self) -> bool:
+        """A person sees what goes to stderr."""
+        return sys.stderr.isatty()
+
     def member_endpoints(self) -> tuple[str, ...]:
         """The client URLs that the cluster's members advertise."""
         from kvstore.client import operations
@@ -128,6 +156,19 @@ class Session:
 
 def _unchanged(message: T) -> T:
     return message
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Puts a server's refusal inside into etcdctl's sentence for the command."""
+    from kvstore.errors import CATALOGUE, EtcdError
+
+    try:
+        yield
+    except EtcdError as error:
+        if error.message not in CATALOGUE:
+            raise
+        raise CliError(f"{what} ({error.message})") from None
 
 
 def as_bytes(text: str) -> bytes:

@@ -22,6 +22,7 @@ __all__ = (
     "CliError",
     "bad_args",
     "complain",
+    "explained",
     "guarded",
 )
 
@@ -153,6 +154,14 @@ def _described_call(failure: Exception) -> tuple[str, int]:
         return f"lost the connection to {where} ({_reason(failure.message)}){unsure}", ERROR
     hint = _ADVICE.get(failure.message)
     return failure.message + (f"\n  {hint}" if hint else ""), ERROR
+
+
+def explained(failure: Exception, *, short: bool = False) -> str:
+    """The sentence about a failed call; `short`: what happened, without advice."""
+    if not short:
+        return _described(failure)[0]
+    message = getattr(failure, "message", str(failure))
+    return message if message.startswith("etcdserver:") else _reason(message)
 
 
 def _reason(message: str) -> str:

@@ -55,9 +55,11 @@ DURATION = _Duration()
 
 
 class BadUsage(click.UsageError):
-    """A command line that cannot be read, with etcdctl's exit code for it."""
+    """A command line that cannot be read, with an exit code of our own."""
 
-    exit_code = BAD_ARGS
+    def __init__(self, error: click.UsageError, exit_code: int) -> None:
+        super().__init__(error.format_message(), error.ctx)
+        self.exit_code = exit_code  # type: ignore[misc]  # a class variable without need
 
 
 class GlobalOption(click.Option):
@@ -173,16 +175,23 @@ class _GoFlags(click.Command):
 
     examples: tuple[str, ...] = ()
 
-    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        examples: Sequence[str] = (),
+        usage_exit_code: int = BAD_ARGS,
+        **attributes: Any,
+    ) -> None:
         super().__init__(*arguments, **attributes)
         self.examples = tuple(examples)
+        self._usage_exit_code = usage_exit_code
         self.params = [*self.params, *GLOBAL_OPTIONS]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, self._normalised(args))
         except click.UsageError as error:
-            raise BadUsage(error.format_message(), error.ctx) from None
+            raise BadUsage(error, self._usage_exit_code) from None
 
     def _normalised(self, args: list[str]) -> list[str]:
         switches = {

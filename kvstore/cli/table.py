@@ -25,6 +25,9 @@ class Entry(NamedTuple):
 
 SERVER = "Server"
 _KEYS = "Keys"
+_LEASES = "Leases, locks, elections"
+_CLUSTER = "Cluster"
+_TOOLS = "Tools"
 _COMMANDS = "kvstore.cli.commands."
 
 COMMANDS: Mapping[str, Entry] = MappingProxyType(
@@ -33,13 +36,47 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         "local": Entry(
             "kvstore.cli.local", "local", "Run a whole cluster on this machine.", SERVER
         ),
-        "check": Entry("kvstore.cli.check", "check", "Check a stopped member's files.", SERVER),
         "put": Entry(_COMMANDS + "keys", "put", "Write a key.", _KEYS),
         "get": Entry(_COMMANDS + "keys", "get", "Read a key, or a range of keys.", _KEYS),
         "del": Entry(_COMMANDS + "keys", "delete", "Delete a key, or a range of keys.", _KEYS),
         "watch": Entry(_COMMANDS + "watch", "watch", "Show changes as they happen.", _KEYS),
         "compaction": Entry(
             _COMMANDS + "keys", "compaction", "Forget history before a revision.", _KEYS
+        ),
+        "txn": Entry(
+            _COMMANDS + "txn", "txn", "Several operations in one, if conditions hold.", _KEYS
+        ),
+        "lease": Entry(_COMMANDS + "lease", "lease", "Grant, renew and revoke leases.", _LEASES),
+        "lock": Entry(
+            _COMMANDS + "sync", "lock", "Hold a lock, or run a command under it.", _LEASES
+        ),
+        "elect": Entry(
+            _COMMANDS + "sync", "elect", "Stand for leader, or watch who leads.", _LEASES
+        ),
+        "member": Entry(_COMMANDS + "member", "member", "Members of the cluster.", _CLUSTER),
+        "endpoint": Entry(
+            _COMMANDS + "endpoint", "endpoint", "How single members are doing.", _CLUSTER
+        ),
+        "alarm": Entry(_COMMANDS + "endpoint", "alarm", "List and clear alarms.", _CLUSTER),
+        "defrag": Entry(_COMMANDS + "endpoint", "defrag", "Give unused space back.", _CLUSTER),
+        "move-leader": Entry(
+            _COMMANDS + "endpoint", "move_leader", "Have another member lead.", _CLUSTER
+        ),
+        "snapshot": Entry(
+            _COMMANDS + "snapshot", "snapshot", "Save, inspect and restore backups.", _CLUSTER
+        ),
+        "check": Entry(
+            "kvstore.cli.check",
+            "check",
+            "Check a stopped member's files, or how a cluster performs.",
+            _TOOLS,
+        ),
+        "make-mirror": Entry(
+            _COMMANDS + "mirror", "make_mirror", "Keep another cluster in step.", _TOOLS
+        ),
+        "version": Entry(_COMMANDS + "about", "version", "Print the versions.", _TOOLS),
+        "completion": Entry(
+            _COMMANDS + "about", "completion", "Print a shell's completion script.", _TOOLS
         ),
     }
 )

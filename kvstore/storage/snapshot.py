@@ -35,6 +35,7 @@ __all__ = (
     "SnapshotHeader",
     "SnapshotReceiver",
     "SnapshotWriter",
+    "content_bytes",
     "extract_to",
     "image",
     "newest_valid",
@@ -253,6 +254,27 @@ def verify(disk: Disk, path: Path) -> SnapshotHeader:
     for _ in frames:
         pass
     return header
+
+
+def content_bytes(disk: Disk, path: Path) -> int:
+    """Where the snapshot in this file ends by its frames' lengths, whatever stands behind it.
+
+    Checks nothing else; raises SnapshotCorrupt if the frames lead out of the file.
+    """
+    file = disk.open(path)
+    try:
+        if file.read_at(0, len(_MAGIC)) != _MAGIC:
+            raise SnapshotCorrupt(path, 0, "this is not a snapshot file")
+        position, kind = len(_MAGIC), _HEADER
+        while kind != _TRAILER:
+            start = file.read_at(position, _FRAME.size)
+            if len(start) < _FRAME.size:
+                raise SnapshotCorrupt(path, position, "the file ends before its trailer")
+            kind, length, _ = _FRAME.unpack(start)
+            position += _FRAME.size + length
+        return position
+    finally:
+        file.close()
 
 
 def image(disk: Disk, path: Path) -> Iterator[bytes]:
