@@ -115,9 +115,12 @@ class MemberFiles:
         """A new, empty log behind `base`."""
         return Wal.create(self._disk, self.log_dir, identity, base=base, hard_state=hard_state)
 
-    def open_log(self, *, keep_after: int) -> tuple[Wal, Recovered]:
-        """The log with its entries behind `keep_after`; raises WalCorrupt with advice."""
-        return Wal.open(self._disk, self.log_dir, keep_after=keep_after)
+    def open_log(self, *, keep_after: int, applied: int) -> tuple[Wal, Recovered]:
+        """The log with its entries behind `keep_after`; raises WalCorrupt with advice.
+
+        `applied` is what the store has applied: a log that ends before it is refused.
+        """
+        return Wal.open(self._disk, self.log_dir, keep_after=keep_after, applied=applied)
 
     # ---- the store -------------------------------------------------------------------------
 
@@ -158,6 +161,13 @@ class MemberFiles:
             self._store.close()
             self._store = None
 
+    def close_store_clean(self) -> None:
+        """Closes the store, if it is open, so that it can be believed after a power loss, too."""
+        if self._store is not None:
+            self._store.sync()
+            self.close_store()
+            self._mark.set_clean()
+
     def set_store_aside(self) -> None:
         """Moves a store that must not be used out of the way, in case somebody wants to see it."""
         aside = self._layout.set_store_aside(self._disk, "aside")
@@ -194,9 +204,7 @@ class MemberFiles:
 
     def snapshots(self) -> list[SnapshotFile]:
         """All snapshot files by their names, newest first; unchecked."""
-        return [
-            _snapshot_file(path) for path in snapshot.snapshots(self._disk, self.snapshot_dir)
-        ]
+        return [_snapshot_file(path) for path in snapshot.snapshots(self._disk, self.snapshot_dir)]
 
     def check_snapshot(self, file: SnapshotFile) -> SnapshotMeta:
         """Reads all of a snapshot; returns what it is of, or raises SnapshotCorrupt."""
@@ -244,12 +252,9 @@ class MemberFiles:
 
     def close(self, *, clean: bool = False) -> None:
         """Closes the store and gives the directory free; `clean`: all of it is on disk."""
-        if self._store is not None and clean:
-            self._store.sync()
-        opened = self._store is not None
+        if clean:
+            self.close_store_clean()
         self.close_store()
-        if opened and clean:
-            self._mark.set_clean()
         self._lock.release()
 
 

@@ -167,6 +167,36 @@ async def test_a_damaged_store_is_rebuilt_and_a_damaged_log_is_refused(tmp_path:
 
 
 @on_loop
+async def test_a_log_that_lost_applied_entries_is_refused_however_often_it_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, "a") as nodes:
+        for number in range(20):
+            await put(nodes.by_name["a"], b"k%d" % number)
+    member = tmp_path / "a" / "member"
+    segment = next((member / "wal").iterdir())
+    whole = segment.read_bytes()
+    used = -(-len(whole.rstrip(b"\0")) // 512) * 512
+    # Between two batches: what is left looks like a log that never had more.
+    segment.write_bytes(whole[: used - 6 * 512])
+    nodes = Nodes(tmp_path)
+    for boot in ("this boot", "this boot", "after a power loss"):
+        monkeypatch.setattr("kvstore.node.files.boot_id", lambda boot=boot: boot)
+        with pytest.raises(WalCorrupt, match="acknowledged entries are lost") as error:
+            await nodes.start("a", nodes.urls("a"))
+        assert str(segment) in str(error.value)
+        assert "member remove" in str(error.value)
+        assert segment.stat().st_size == used - 6 * 512
+    assert [path.name for path in (member / "db").glob("*.aside")] == []
+    # With the file as it was, nothing is lost; missing zeros alone do no harm.
+    segment.write_bytes(whole[:used])
+    node = (await nodes.start_all("a"))[0]
+    assert (await get(node, b"k19")).count == 1
+    assert segment.stat().st_size == len(whole)
+    await nodes.stop_all()
+
+
+@on_loop
 async def test_a_store_without_any_snapshot_to_rebuild_it_from_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, "a") as nodes:
         await put(nodes.by_name["a"], b"k")
