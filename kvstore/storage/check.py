@@ -102,6 +102,9 @@ class _Check:
         try:
             scan = scan_log(self._disk, directory, keep_after=snapshot_index)
         except (WalCorrupt, WalMissing, DiskFailed) as error:
+            if isinstance(error, WalMissing) and self._disk.exists(self._layout.beginning):
+                self.notes.append("log: none; the first start was interrupted, begin it again")
+                return
             self._find(str(directory), str(error))
             return
         first, last = scan.segments[0].header.first_index, scan.last[0]

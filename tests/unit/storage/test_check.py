@@ -172,3 +172,7 @@ def test_missing_pieces_are_said(layout: Layout, tmp_path: Path) -> None:
         path.unlink()
     report = check_data_dir(layout.data_dir)
     assert ["no log segment" in finding.message for finding in report.findings] == [True]
+    layout.beginning.touch()
+    report = check_data_dir(layout.data_dir)
+    assert report.clean
+    assert any("the first start was interrupted" in note for note in report.notes)
