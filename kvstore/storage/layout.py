@@ -1,6 +1,7 @@
 """Where a member's files are, who may use them, and whether the live store can be believed.
 
     <data-dir>/member/lock        held by the running process, names its pid
+    <data-dir>/member/beginning   there until the first log is; what else is here then is void
     <data-dir>/member/wal/        the log (or --wal-dir)
     <data-dir>/member/snap/       snapshot files
     <data-dir>/member/db/store.mdb   the live store; store.mark says how it was last left
@@ -43,6 +44,7 @@ class Layout:
         self.store = self.db / "store.mdb"
         self.store_mark = self.db / "store.mark"
         self.lock_file = self.member / "lock"
+        self.beginning = self.member / "beginning"
 
     def create(self, disk: Disk) -> None:
         """Makes the directories that are missing, durably. The log makes its own."""

@@ -63,6 +63,8 @@ class Recovered:
     entries: list[Entry]
     torn: TornTail | None
     """An unfinished last write that was cut off; worth a line in the server's log."""
+    refilled_bytes: int
+    """How much shorter than it was made the last segment was found; it has its size again."""
     batches: int
     bytes_read: int
 
@@ -138,18 +140,24 @@ class Wal:
         directory: Path,
         *,
         keep_after: int,
+        applied: int = 0,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> tuple[Wal, Recovered]:
         """Reads and checks the whole log, cuts a torn tail, and goes on behind it.
 
         All records are checksummed; only entries with index > `keep_after` are decoded and
-        returned. Raises WalMissing, WalCorrupt or DiskFailed.
+        returned. A log that ends before entry `applied` has lost what it once held. Raises
+        WalMissing, WalCorrupt (nothing was changed then) or DiskFailed.
         """
-        scan = scan_log(disk, directory, keep_after=keep_after)
+        scan = scan_log(disk, directory, keep_after=keep_after, applied=applied)
         writer = SegmentWriter(disk, directory)
         writer.resume(scan.segments, scan.end)
+        # First what is unfinished goes, durably. The other way round, a crash between would
+        # leave a whole file with a damaged batch in it, and that is corrupt.
         if scan.torn is not None:
             writer.erase(scan.torn.offset, scan.torn.size_bytes)
+        if scan.missing_bytes:
+            writer.refill()
         for path in scan.leftovers:
             disk.unlink(path)
         if scan.leftovers:
@@ -169,6 +177,7 @@ class Wal:
             scan.base,
             scan.entries,
             scan.torn,
+            scan.missing_bytes,
             scan.batches,
             scan.bytes_read,
         )
