@@ -14,7 +14,7 @@ setup-dev: ## Makes .venv ready for developing
 	@scripts/setup dev
 
 run: setup ## Sets everything up and starts a three-node cluster on loopback (data under ./data)
-	@.venv/bin/kvstore local --nodes 3 --data-dir $(DATA)
+	@.venv/bin/kvstore local --nodes 3 --data $(DATA)
 
 test: setup-dev ## Sets everything up and runs all tests
 	$(PY) -m pytest

@@ -1,8 +1,8 @@
 """One server process: starts the member and its front doors, waits, and takes them down in order.
 
-The order is the point. Ports that are taken are found before the data directory is touched. HTTP
-answers first, so that a member that waits for its cluster can be asked how it is. The client port
-opens once there is a leader, or after a while without one. On the way out the front doors close
+The order is the point. Ports that are taken are found before the data directory is touched. The
+client port opens once there is a leader, or after a while without one. HTTP follows: who is told by
+/health or /readyz that all is well finds the client port open. On the way out the front doors close
 before the member does, and the member hands leadership over.
 """
 
@@ -16,14 +16,14 @@ import os
 import platform
 import resource
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kvstore import __version__
-from kvstore.api.address import ListenError, resolve
 from kvstore.api.services.registration import Api, build_api
 from kvstore.gateways.http.app import make_app
 from kvstore.gateways.http.collectors import HealthCollector, NodeCollector, OsCollector
@@ -39,12 +39,14 @@ from kvstore.node.errors import (
     StopReason,
 )
 from kvstore.node.node import Node
+from kvstore.node.peers import TcpNetwork
 from kvstore.serving.binding import bind_all, socket_address
 from kvstore.serving.config import ServerConfig
 from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.logging import LogWriter
 from kvstore.serving.readings import NodeReadings
 from kvstore.serving.transports import Front, choose_transport, open_front
+from kvstore.serving.urls import ListenUrl, parse_listen
 from kvstore.serving.versions import PROTOCOL_VERSION
 from kvstore.storage.errors import (
     DirectoryLocked,
@@ -58,7 +60,7 @@ from kvstore.storage.errors import (
     WalMissing,
 )
 
-__all__ = ("READY_LINE", "MakeNode", "run")
+__all__ = ("READY_LINE", "MakeNode", "over_tcp", "run")
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,13 +77,21 @@ GC_THRESHOLDS = (50_000, 20, 100)
 what lives long is frozen out of their sight after the start."""
 
 T = TypeVar("T")
+_STARTUP_CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
+    ((DirectoryLocked,), ExitCode.DATA_DIR),
+    ((WalCorrupt, WalMissing, SnapshotCorrupt, StoreCorrupt), ExitCode.CORRUPT),
+    ((DiskFailed, StoreFailed, StoreFull), ExitCode.DISK_FAILED),
+    ((ForeignDataDir,), ExitCode.OTHER_CLUSTER),
+    ((OSError,), ExitCode.FAILED),
+    ((BadConfiguration,), ExitCode.USAGE),
+)
+"""Causes of a failed start, the most telling first, and their exit codes."""
+
 MakeNode = Callable[[NodeConfig, Metrics], Node]
 
 
 def over_tcp(config: NodeConfig, metrics: Metrics) -> Node:
     """A node that reaches its peers as a server does."""
-    from kvstore.node.peers import TcpNetwork
-
     return Node(config, metrics, network=TcpNetwork())
 
 
@@ -129,44 +139,23 @@ class _Server:
         self._api: Api | None = None
         self._http: list[HttpServer] = []
         self._front: Front | None = None
+        self._node_started = False
         self._opened = contextlib.ExitStack()
 
     async def start(self) -> bool:
         """Brings everything up; raises ServerStopError. True for `_until`."""
         config = self._config
         self._announce()
-        await self._check_client_ports()
-        http_sockets = bind_all(config.http_urls, "listen-client-http-urls")
-        for socket in http_sockets:
-            self._opened.callback(socket.close)
-        metrics_sockets = bind_all(config.metrics_urls, "listen-metrics-urls")
-        for socket in metrics_sockets:
-            self._opened.callback(socket.close)
+        self._check_ports()
+        http_sockets = self._bind(config.http_urls, "listen-client-http-urls")
+        metrics_sockets = self._bind(config.metrics_urls, "listen-metrics-urls")
         _prepare_directory(config.node.data_dir)
         await self._start_node()
-        readings = NodeReadings(self.node)
-        registry = self._metrics.registry
+        self._node_started = True
         self._api = build_api(self.node)
-        registry.register(self._api.collector)
-        registry.register(NodeCollector(readings))
-        registry.register(HealthCollector(self._metrics))
-        registry.register(OsCollector())
-        request_s = 5.0 + 2 * config.node.election_ms / 1000
-        checks = HealthChecks(readings, self._metrics, request_s)
-        for sockets, with_version in ((http_sockets, True), (metrics_sockets, False)):
-            app = make_app(
-                readings,
-                self._metrics,
-                checks,
-                hosts=config.host_whitelist,
-                origins=config.cors,
-                with_version=with_version,
-            )
-            server = HttpServer(app)
-            self._http.append(server)
-            await server.start(sockets)
         await self._wait_for_leader()
         self._front = await open_front(config.grpc, config.client_urls, self._api.table)
+        await self._serve_http(self._api, http_sockets, metrics_sockets)
         _LOG.info(
             READY_LINE,
             extra={
@@ -178,13 +167,48 @@ class _Server:
         )
         return True
 
+    def _bind(self, urls: Sequence[ListenUrl], flag: str) -> list[socket.socket]:
+        sockets = bind_all(urls, flag)
+        for each in sockets:
+            self._opened.callback(each.close)
+        return sockets
+
+    async def _serve_http(
+        self, api: Api, plain: list[socket.socket], metrics: list[socket.socket]
+    ) -> None:
+        """All endpoints on the `plain` sockets, and those for measurements on the others."""
+        config = self._config
+        readings = NodeReadings(self.node)
+        for collector in (
+            api.collector,
+            NodeCollector(readings),
+            HealthCollector(self._metrics),
+            OsCollector(),
+        ):
+            self._metrics.registry.register(collector)
+        request_s = 5.0 + 2 * config.node.election_ms / 1000
+        checks = HealthChecks(readings, self._metrics, request_s)
+        for sockets, with_version in ((plain, True), (metrics, False)):
+            app = make_app(
+                readings,
+                self._metrics,
+                checks,
+                hosts=config.host_whitelist,
+                origins=config.cors,
+                with_version=with_version,
+            )
+            server = HttpServer(app)
+            self._http.append(server)
+            await server.start(sockets)
+
     async def stop(self, *, grace_s: float) -> None:
         """Takes down whatever is up, front doors first."""
         if self._api is not None:
             self._api.health.set_serving(False)
         if self._front is not None:
             await self._front.stop(grace_s)
-        await self.node.stop()
+        if self._node_started:
+            await self.node.stop()
         for server in self._http:
             await server.stop()
         self._opened.close()
@@ -209,16 +233,15 @@ class _Server:
         for note in config.notes:
             _LOG.warning("%s", note)
 
-    async def _check_client_ports(self) -> None:
-        """Tries the client ports: better to fail here than after joining the cluster."""
-        for url in self._config.client_urls:
-            if url.is_unix or not url.port:
-                continue
-            host = f"[{url.host}]" if ":" in url.host else url.host
-            try:
-                await resolve(f"{host}:{url.port}")
-            except ListenError as error:
-                raise ServerStopError(ExitCode.FAILED, f"{error} (--listen-client-urls)") from error
+    def _check_ports(self) -> None:
+        """Tries the gRPC and peer ports: better to fail here than after joining the cluster."""
+        peer_urls = [parse_listen(url) for url in self._config.node.listen_peer_urls]
+        for urls, flag in (
+            (self._config.client_urls, "listen-client-urls"),
+            (peer_urls, "listen-peer-urls"),
+        ):
+            for bound in bind_all([url for url in urls if not url.is_unix], flag):
+                bound.close()
 
     async def _start_node(self) -> None:
         try:
@@ -276,21 +299,15 @@ def _prepare_directory(path: Path) -> None:
 
 
 def _startup_code(error: BaseException) -> ExitCode:
-    """The exit code of a member that cannot start, by what lies at the bottom of its error."""
+    """The exit code of a member that cannot start, by what lies behind its error."""
+    causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
-        match cause:
-            case BadConfiguration():
-                return ExitCode.USAGE
-            case ForeignDataDir():
-                return ExitCode.OTHER_CLUSTER
-            case DirectoryLocked():
-                return ExitCode.DATA_DIR
-            case WalCorrupt() | WalMissing() | SnapshotCorrupt() | StoreCorrupt():
-                return ExitCode.CORRUPT
-            case DiskFailed() | StoreFailed() | StoreFull():
-                return ExitCode.DISK_FAILED
+        causes.append(cause)
         cause = cause.__cause__
+    for kinds, code in _STARTUP_CODES:
+        if any(isinstance(each, kinds) for each in causes):
+            return code
     return ExitCode.FAILED
 
 

@@ -30,7 +30,13 @@ class Metrics:
     def __init__(self) -> None:
         # etcd exports no `…_created` series, and they would double the number of lines.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        registry = self.registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self._disk(self.registry)
+        self._peers(self.registry)
+        self._server(self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def _disk(self, registry: CollectorRegistry) -> None:
         milliseconds = exponential(0.001, 2, 14)
         self.wal_fsync_seconds = Histogram(
             "etcd_disk_wal_fsync_duration_seconds",
@@ -61,6 +67,8 @@ class Metrics:
             buckets=exponential(0.1, 2, 13),
             registry=registry,
         )
+
+    def _peers(self, registry: CollectorRegistry) -> None:
         self.peer_round_trip_seconds = Histogram(
             "etcd_network_peer_round_trip_time_seconds",
             "Round-Trip-Time histogram between peers.",
@@ -92,6 +100,8 @@ class Metrics:
             ["From"],
             registry=registry,
         )
+
+    def _server(self, registry: CollectorRegistry) -> None:
         self.leader_changes = Counter(
             "etcd_server_leader_changes_seen_total",
             "The number of leader changes seen.",
@@ -139,4 +149,3 @@ class Metrics:
         """Answers of /health that said well (a collector exports it under etcd's odd name)."""
         self.health_failures = 0
         """Answers of /health that said unwell."""
-        ProcessCollector(registry=registry)

@@ -10,7 +10,7 @@ from kvstore.cli.options import GLOBAL_OPTIONS, typed_globals
 from kvstore.cli.table import COMMANDS, SERVER
 from kvstore.serving.versions import version_text
 
-__all__ = ("cli", "main")
+__all__ = ("LazyGroup", "cli", "main")
 
 
 class LazyGroup(click.Group):

@@ -15,9 +15,13 @@ from kvstore.node.peer_limits import HANDSHAKE_BYTES_MAX, SOCKET_BUFFER_BYTES
 from kvstore.node.wire import FrameError, FrameReader, unpack
 from raft.errors import WireError
 
-__all__ = ("Address", "Framed")
+__all__ = ("Address", "AddressError", "Framed")
 
 _DEFAULT_PORT = 2380
+
+
+class AddressError(OSError):
+    """A peer URL that cannot be used as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +34,20 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Reads `http://host:port` or `https://host:port`; raises ValueError."""
-        parts = urlsplit(url)
+        """Reads `http://host:port` or `https://host:port`; raises AddressError."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or _DEFAULT_PORT
+        except ValueError as error:
+            raise AddressError(f"{url!r} is not a peer URL: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not a peer URL: http(s)://host:port is wanted")
-        return cls(parts.hostname, parts.port or _DEFAULT_PORT, parts.scheme == "https")
+            raise AddressError(f"{url!r} is not a peer URL: http(s)://host:port is wanted")
+        return cls(parts.hostname, port, parts.scheme == "https")
 
     def context(self, url: str, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
-        """The TLS context for this address; raises ValueError if one is needed and missing."""
+        """The TLS context for this address; raises AddressError if one is needed and missing."""
         if self.tls and context is None:
-            raise ValueError(f"{url} asks for TLS, but no peer certificate is configured")
+            raise AddressError(f"{url} asks for TLS, but no peer certificate is configured")
         return context if self.tls else None
 
 
@@ -121,7 +129,8 @@ class Framed(asyncio.Protocol):
     # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        # uvloop's transports are asyncio.Transport in everything but their class.
+        self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
         raw = transport.get_extra_info("socket")
         if raw is not None:

@@ -65,7 +65,7 @@ class Dialer:
     tls: ssl.SSLContext | None
 
     async def dial(self, url: str, target: int, purpose: Purpose, connection: Outgoing) -> None:
-        """Connects and shakes hands; raises OSError (RefusedError), ValueError or TimeoutError."""
+        """Connects and shakes hands; raises OSError (also RefusedError) or TimeoutError."""
         address = Address.of(url)
         context = address.context(url, self.tls)
         loop = asyncio.get_running_loop()
@@ -87,9 +87,11 @@ class Dialer:
                     )
                 )
                 welcome = await connection.welcome
-        except BaseException:
+        except BaseException as error:
             connection.welcome.cancel()
             connection.abort("the handshake was given up")
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"no answer from {url} in time") from error
             raise
         if welcome != (self.cluster_id, target):
             connection.abort("another member answered")
@@ -323,7 +325,7 @@ class Link:
             connection = _PeerConnection(self)
             try:
                 await self._dialer.dial(url, self.peer_id, Purpose.PEER, connection)
-            except (OSError, ValueError, TimeoutError) as error:
+            except (OSError, TimeoutError) as error:
                 self._report(url, error)
             else:
                 stayed_s = await self._use(connection, url)
@@ -371,8 +373,7 @@ class Link:
                 waiting.set_exception(ConnectionError(f"lost the connection: {reason}"))
 
     def _report(self, url: str, error: Exception) -> None:
-        text = str(error) or "no answer in time"
-        trouble = f"{url}: {text}"
+        trouble = f"{url}: {error}"
         if trouble not in self._troubles and len(self._troubles) < REFUSALS_REMEMBERED_MAX:
             self._troubles.add(trouble)
             _LOG.warning("cannot connect to member %x at %s", self.peer_id, trouble)

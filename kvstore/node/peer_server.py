@@ -53,25 +53,25 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 class PeerServer:
     """Listens for the other members."""
 
-    def __init__(self, peers: Peers, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, peers: Peers) -> None:
         self._peers = peers
-        self._tls = tls
         self._servers: list[asyncio.Server] = []
         self._open: dict[Inbound, None] = {}
         self._logged: set[tuple[object, ...]] = set()
 
-    async def start(self, host: str, port: int, *, tls: bool = False) -> None:
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Listens on one address, exclusively; raises OSError that says what is in the way."""
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
                 lambda: Inbound(self, self._peers),
-                host or None,
+                host,
                 port,
                 backlog=_BACKLOG,
                 # Two members on one port would each get half of the connections.
                 reuse_port=False,
-                ssl=self._tls if tls else None,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else DIAL_TIMEOUT_S,
             )
         except OSError as error:
             reason = "another process has it" if error.errno == errno.EADDRINUSE else str(error)

@@ -76,7 +76,8 @@ def _bind_unix(url: ListenUrl, flag: str) -> socket.socket:
 
 def _sentence(where: str, flag: str, error: OSError) -> str:
     reason = {
-        errno.EADDRINUSE: f"another process has that port; stop it or give --{flag} another one",
+        errno.EADDRINUSE: "the port is in use by another process; stop that one, or give "
+        f"--{flag} another port",
         errno.EACCES: f"that needs a privilege; give --{flag} a port from 1024 up",
         errno.EADDRNOTAVAIL: f"this machine has no such address; correct --{flag}",
     }.get(error.errno or 0, error.strerror or str(error))

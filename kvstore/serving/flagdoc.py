@@ -14,7 +14,7 @@ from kvstore.serving.flag import Flag, Kind
 from kvstore.serving.flags import GROUPS
 from kvstore.serving.gates import GATES
 
-__all__ = ("help_text", "markdown")
+__all__ = ("help_text", "main", "markdown")
 
 _INTRODUCTION = """\
 # Flags of `kvstore serve`
@@ -88,7 +88,7 @@ def markdown() -> str:
     lines += [
         _row("128 + signal", "a second SIGTERM or SIGINT while stopping: ended at once"),
         "",
-        "On its way out the server says why in one sentence, the last line of its log.",
+        "Before it ends the server says why, in one sentence of its log.",
         "",
     ]
     return "\n".join(lines)

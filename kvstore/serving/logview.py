@@ -12,7 +12,14 @@ NODE_COLOURS = ("36", "33", "35", "32", "34", "31", "37")
 
 _LEVEL_COLOURS: Mapping[str, str] = {"warn": "33", "error": "31", "fatal": "31", "panic": "31"}
 _MAX_FIELD = 80
-_HIDDEN = ("level", "ts", "caller", "msg", "exit_code")
+_HIDDEN = frozenset(
+    (
+        *("level", "ts", "caller", "msg", "exit_code", "error"),
+        *("protocol_version", "python", "event_loop", "transport", "member"),
+        *("listen_peer_urls", "listen_client_urls", "initial_cluster_state", "has_leader"),
+    )
+)
+"""Fields that are shown otherwise, or that the reader of a local cluster's log can do without."""
 
 
 class Palette:
@@ -47,11 +54,13 @@ def render_line(raw: bytes, prefix: str, colour: str, palette: Palette) -> str:
     ]
     mark = "" if level in ("info", "debug") else f"{level}: "
     tail = f"  ({', '.join(fields)})" if fields else ""
-    return f"{head}  {clock}  {mark}{message}{tail}"
+    shown = f"{head}  {clock}  {mark}{message}{tail}"
+    trace = "".join(f"\n{head}    {row}" for row in str(line.get("error", "")).splitlines())
+    return shown + trace
 
 
 def _short(value: object) -> str:
     if isinstance(value, list):
         value = " ".join(str(item) for item in value)
-    text = str(value).strip().splitlines()[-1] if str(value).strip() else ""
+    text = str(value)
     return text if len(text) <= _MAX_FIELD else text[: _MAX_FIELD - 1] + "…"

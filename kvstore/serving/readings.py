@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvstore.gateways.http.facade import WatchReadings
 from kvstore.node.answers import NodeStatus
 from kvstore.node.node import Node
 from kvstore.node.proposals import Done
 from kvstore.pb import rpc_pb2
-from kvstore.watch.hub import WatchHub
 
 __all__ = ("NodeReadings",)
 
@@ -61,7 +61,7 @@ class NodeReadings:
         return self._node.machine.cluster_version
 
     @property
-    def watches(self) -> WatchHub:
+    def watches(self) -> WatchReadings:
         return self._node.watches
 
     def range(self, request: rpc_pb2.RangeRequest, done: Done) -> None:

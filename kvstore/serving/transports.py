@@ -13,7 +13,7 @@ from kvstore.serving.config import GrpcConfig
 from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.urls import ListenUrl
 
-__all__ = ("Front", "choose_transport", "open_front")
+__all__ = ("Front", "Transport", "choose_transport", "open_front")
 
 _NEVER_MS = 2**31 - 1
 """How gRPC writes "no pings"."""

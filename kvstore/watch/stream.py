@@ -48,7 +48,7 @@ class WatchStream:
         self._bytes = 0
         self._rung = False
         """`wake` was or will be called, and the output it announced is not all taken yet."""
-        self._blocked: list[Watcher] = []
+        self._blocked: dict[Watcher, None] = {}
         self._closed = False
 
     # What a transport does.
@@ -162,13 +162,13 @@ class WatchStream:
     def block(self, watcher: Watcher) -> None:
         """Takes in a watcher for which the queue had no room."""
         watcher.standing = Standing.BLOCKED
-        self._blocked.append(watcher)
+        self._blocked[watcher] = None
 
     def forget(self, watcher: Watcher) -> None:
         """Ends a watcher; its id is free again."""
         del self._watchers[watcher.watch_id]
         if watcher.standing is Standing.BLOCKED:
-            self._blocked.remove(watcher)
+            del self._blocked[watcher]
         else:
             self._hub.detach(watcher)
         watcher.standing = Standing.CLOSED
@@ -180,7 +180,7 @@ class WatchStream:
         )
 
     def _unblock(self) -> None:
-        blocked, self._blocked = self._blocked, []
+        blocked, self._blocked = self._blocked, {}
         self._hub.unblocked(blocked)
 
     def _create(self, create: WatchCreateRequest) -> None:

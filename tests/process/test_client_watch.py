@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,9 @@ from kvstore.client import (
     WatchCanceled,
     WatchCompacted,
     WatchFilter,
+    WatchResponse,
 )
+from kvstore.client.watching import WatchCursor
 from tests.process.client_cluster import Cluster, cluster_fixture, free_ports, wait_until
 
 pytestmark = pytest.mark.process
@@ -91,18 +94,26 @@ def test_filters_and_single_keys(client: Client) -> None:
         assert [e.kv.value for e in take(puts, 2)] == [b"1", b"2"]
 
 
-def test_fragments_are_put_together(client: Client) -> None:
-    big = b"x" * 500_000
-    with client.watch("f/", prefix=True) as watch:
-        revision = client.put("f/0", "").header.revision
-        take(watch, 1)
-    for i in range(9):
-        client.put(f"f/{i}", big)
-    # One catch-up response of 4.5 MB, above the server's limit of 2 MB for one piece.
-    with client.watch("f/", prefix=True, start_revision=revision + 1, fragment=True) as watch:
+def test_fragments_are_put_together(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[bool] = []
+
+    def feed(cursor: WatchCursor, message: Any) -> WatchResponse | None:
+        pieces.append(message.fragment)
+        return original(cursor, message)
+
+    original = WatchCursor.feed
+    monkeypatch.setattr(WatchCursor, "feed", feed)
+    keys = [f"f/{i}" for i in range(3)]
+    for value in ("x" * 450_000, "y" * 450_000):
+        revision = client.txn().then(*(Put(key, value) for key in keys)).commit().header.revision
+    # With the values before: one revision of 2.7 MB, and a piece may have 2 MB.
+    with client.watch(
+        "f/", prefix=True, start_revision=revision, prev_kv=True, fragment=True
+    ) as watch:
         response = watch.get(10)
-        assert response is not None
-        assert [e.kv.key for e in response.events] == [b"f/%d" % i for i in range(9)]
+    assert response is not None
+    assert [e.kv.key.decode() for e in response.events] == keys
+    assert any(pieces)
 
 
 def test_progress_on_request(client: Client) -> None:

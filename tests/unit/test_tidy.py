@@ -27,7 +27,9 @@ LAYERS: dict[str, set[str]] = {
     "kvstore.gateways.http": {"kvstore.node"},
     "kvstore.client": set(),
     "kvstore.serving": {"kvstore.node", "kvstore.api", "kvstore.gateways"},
+    # The daemon sees storage's errors, to end with the exit code that tells what they are.
     "kvstore.daemon": {
+        "kvstore.storage",
         "kvstore.node",
         "kvstore.api",
         "kvstore.gateways",

@@ -64,13 +64,22 @@ class _Endpoints:
         self._node = node
         self._metrics = metrics
         self._checks = checks
+        self._reported: dict[str, str] = {}
+
+    def _report(self, kind: str, problem: str) -> None:
+        """Logs a check's outcome when it changes: probes come often, and ills last."""
+        before = self._reported.get(kind, "")
+        self._reported[kind] = problem
+        if problem and problem != before:
+            _LOG.warning("the %s check fails: %s", kind, problem)
+        elif before and not problem:
+            _LOG.info("the %s check is well again", kind)
 
     async def health(self, request: web.Request) -> web.Response:
         exclude = frozenset(request.query.getall("exclude", []))
         serializable = request.query.get("serializable") == "true"
         health = await self._checks.health(exclude, serializable)
-        if not health.ok:
-            _LOG.warning("the health check failed: %s", health.reason)
+        self._report("health", health.reason)
         return web.Response(
             status=HTTPStatus.OK if health.ok else HTTPStatus.SERVICE_UNAVAILABLE,
             text=_json({"health": "true" if health.ok else "false", "reason": health.reason}),
@@ -85,10 +94,8 @@ class _Endpoints:
             results = await self._checks.run(kind, names, exclude)
             failed = [result for result in results if result.failure]
             lines = "".join(f"{result.line}\n" for result in results)
+            self._report(kind, "; ".join(result.line for result in failed))
             if failed:
-                _LOG.warning(
-                    "the %s check failed: %s", kind, "; ".join(result.line for result in failed)
-                )
                 return _plain(HTTPStatus.SERVICE_UNAVAILABLE, lines)
             return _plain(HTTPStatus.OK, (lines if "verbose" in request.query else "") + "ok\n")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,7 @@ from kvstore.metrics import Metrics
 from kvstore.node.config import NodeConfig
 from kvstore.pb import rpc_pb2
 from kvstore.storage.layout import Layout
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
-from lonely import lonely_node
+from tests.unit.serving.lonely import lonely_node
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -344,3 +345,22 @@ def test_health_checks_are_counted() -> None:
         assert sample(text, f"etcd_server_healthchecks_total{{{labels}}}") == 1
 
     serve(FakeNode(), test)
+
+
+def test_an_ill_that_lasts_is_logged_once_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    node = FakeNode(leader_id=0)
+
+    async def test(ask: Any, _metrics: Metrics) -> None:
+        for leader in (0, 0, 0xB, 0xB, 0):
+            node.leader_id = leader
+            await ask("/health")
+
+    caplog.set_level(logging.INFO, "kvstore")
+    serve(node, test)
+    assert caplog.messages == [
+        "the health check fails: RAFT NO LEADER",
+        "the health check is well again",
+        "the health check fails: RAFT NO LEADER",
+    ]

@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
-from lonely import lonely_node
 
 from kvstore import daemon
 from kvstore.metrics import Metrics
@@ -28,6 +27,7 @@ from kvstore.serving.config import build_config
 from kvstore.serving.exits import ExitCode
 from kvstore.serving.logging import JsonFormatter, LogWriter
 from kvstore.serving.settings import read_settings
+from tests.unit.serving.lonely import lonely_node
 
 
 class Log(logging.Handler):
@@ -77,6 +77,7 @@ def run(
     argv = [
         f"--data-dir={data_dir}",
         "--listen-client-urls=http://127.0.0.1:0",
+        "--listen-peer-urls=http://127.0.0.1:0",
         "--advertise-client-urls=http://127.0.0.1:2379",
         "--transport=grpcio",
         *flags,
@@ -168,7 +169,7 @@ def test_a_taken_client_port_is_found_before_the_data_directory_is_made(
         port = taken.getsockname()[1]
         flag = f"--listen-client-urls=http://127.0.0.1:{port}"
         assert run(log, tmp_path / "d", flag) == ExitCode.FAILED
-    assert f"cannot listen on 127.0.0.1:{port}" in log.text
+    assert f"cannot listen on http://127.0.0.1:{port}: the port is in use" in log.text
     assert "--listen-client-urls" in log.text
     assert not (tmp_path / "d").exists()
 
@@ -178,7 +179,7 @@ def test_a_taken_http_port_is_named(log: Log, tmp_path: Path, name: str) -> None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run(log, tmp_path, f"--{name}=http://127.0.0.1:{port}") == ExitCode.FAILED
-    assert f"cannot listen on http://127.0.0.1:{port}: another process has that port" in log.text
+    assert f"cannot listen on http://127.0.0.1:{port}: the port is in use" in log.text
     assert f"--{name}" in log.text
 
 
@@ -254,7 +255,7 @@ def test_a_member_that_must_stop_says_why(
     class ThisEnds(Ends):
         reason = StopReason(kind, "the sentence for the operator")
 
-    from lonely import NoNetwork
+    from tests.unit.serving.lonely import NoNetwork
 
     def make(config: NodeConfig, metrics: Metrics) -> Node:
         return ThisEnds(config, metrics, network=NoNetwork())
@@ -289,7 +290,7 @@ def test_an_unexpected_failure_is_logged_with_its_traceback(log: Log, tmp_path: 
         async def start(self) -> None:
             raise KeyError("a bug")
 
-    from lonely import NoNetwork
+    from tests.unit.serving.lonely import NoNetwork
 
     def make(config: NodeConfig, metrics: Metrics) -> Node:
         return Broken(config, metrics, network=NoNetwork())
@@ -301,7 +302,7 @@ def test_an_unexpected_failure_is_logged_with_its_traceback(log: Log, tmp_path: 
 
 STUBBORN = """
 import asyncio, logging, sys
-from lonely import NoNetwork
+from tests.unit.serving.lonely import NoNetwork
 from kvstore import daemon
 from kvstore.node.node import Node
 from kvstore.serving.config import build_config
@@ -329,6 +330,7 @@ def start(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
             STUBBORN,
             f"--data-dir={tmp_path}",
             "--listen-client-urls=http://127.0.0.1:0",
+            "--listen-peer-urls=http://127.0.0.1:0",
             "--advertise-client-urls=http://127.0.0.1:2379",
             "--transport=grpcio",
             "--log-outputs=stdout",
@@ -337,7 +339,7 @@ def start(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": f"{here.parents[3]}:{here.parent}"},
+        env={"PYTHONPATH": str(here.parents[3])},
     )
     wait_for(process, daemon.READY_LINE)
     return process

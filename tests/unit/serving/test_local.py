@@ -96,6 +96,10 @@ def test_the_command_line_of_a_member_is_accepted_by_serve(tmp_path: Path) -> No
             b'{"level":"warn","ts":"2026-01-02T03:04:05.678901Z","msg":"slow","urls":["x","y"]}',
             "n1  03:04:05.678  warn: slow  (urls=x y)",
         ),
+        (
+            b'{"level":"error","ts":"2026-01-02T03:04:05.678901Z","msg":"x","error":"a\\n  b"}',
+            "n1  03:04:05.678  error: x\nn1    a\nn1      b",
+        ),
         (b"Traceback (most recent call last):\n", "n1  Traceback (most recent call last):"),
         (b"[1, 2]\n", "n1  [1, 2]"),
         (b"\x1b[2Jboo\xff\n", "n1  ?[2Jboo\ufffd"),
@@ -198,8 +202,8 @@ def test_a_member_that_does_not_stop_is_killed_by_a_second_signal() -> None:
 def test_a_supervisor_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
     script = f"""
 import asyncio, os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_local import WELL, cluster
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from tests.unit.serving.test_local import WELL, cluster
 def write(line):
     if "members are ready" in line:
         pids = [str(member.process.pid) for member in supervisor._members]

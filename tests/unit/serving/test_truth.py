@@ -1,0 +1,47 @@
+"""Flags that are called implemented reach something, and instruments are observed somewhere."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from kvstore.metrics import Metrics
+from kvstore.node.config import NodeConfig
+
+KVSTORE = Path(__file__).parents[3] / "kvstore"
+
+NOT_READ = {"corrupt_check_s", "initial_corrupt_check", "extra"}
+"""Settings that nobody reads: their flags are refused. The set may only shrink."""
+
+NOT_OBSERVED = {"backend_commit_seconds"}
+"""Instruments that stay at zero. The set may only shrink."""
+
+
+def sources(*parts: str) -> str:
+    files = [path for part in parts for path in sorted((KVSTORE / part).rglob("*.py"))]
+    return "\n".join(path.read_text() for path in files)
+
+
+def test_every_setting_of_a_node_is_read() -> None:
+    text = sources("node", "api")
+    unread = {
+        field.name
+        for field in fields(NodeConfig)
+        if not re.search(rf"config\.{field.name}\b", text)
+    }
+    assert unread == NOT_READ
+    filled = (KVSTORE / "serving/config.py").read_text()
+    assert [name for name in NOT_READ if f"{name}=" in filled] == []
+
+
+def test_every_instrument_is_observed() -> None:
+    text = sources("node", "api", "gateways", "storage")
+    instruments = {
+        name for name, value in vars(Metrics()).items() if isinstance(value, MetricWrapperBase)
+    }
+    assert len(instruments) > 15
+    unobserved = {name for name in instruments if not re.search(rf"metrics\.{name}\b", text)}
+    assert unobserved == NOT_OBSERVED
