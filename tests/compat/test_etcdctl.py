@@ -85,8 +85,11 @@ def normalise(text: str, replacements: dict[str, str]) -> list[str]:
     return [line.rstrip() for line in text.split("\n")]
 
 
-def run_script(script: Path, argv: tuple[str, ...], directory: Path) -> list[str]:
-    etcdctl = require("etcdctl")
+def run_script(
+    script: Path, argv: tuple[str, ...], directory: Path, tool: str = ""
+) -> list[str]:
+    """What the script prints with `tool` (etcdctl) against a server that `argv` starts."""
+    etcdctl = tool or require("etcdctl")
     with make_cluster(directory, argv=argv) as cluster:
         server = cluster.servers[0]
         scratch = directory / "scratch"

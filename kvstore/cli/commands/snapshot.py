@@ -35,8 +35,6 @@ class _CleansUp(ClientCommand):
 @click.pass_obj
 def save(session: Session, /, args: tuple[str, ...]) -> None:
     """Save one member's state to a file, checked; the member serves on meanwhile."""
-    import math
-
     from kvstore.cli.progress import progress_bar
 
     if len(args) != 1:
@@ -52,7 +50,6 @@ def save(session: Session, /, args: tuple[str, ...]) -> None:
             target,
             endpoint=session.endpoints[0],
             progress=lambda received, remaining: move(received, received + remaining),
-            timeout=math.inf,
         )
     click.echo(f"Snapshot saved at {args[0]}")
 
