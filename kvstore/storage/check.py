@@ -14,14 +14,14 @@ from typing import Final
 import google_crc32c
 import lmdb
 
-from .disk import Disk, OsDisk
-from .errors import DiskFailed, SnapshotCorrupt, WalCorrupt, WalMissing
-from .layout import DirectoryLock, Layout, StoreMark, boot_id
-from .limits import KEY_BYTES_MAX
-from .long_keys import ID_BYTES, NODES
-from .sealed import CRC_BYTES, RESIDUE, table_seed
-from .snapshot import snapshots, verify
-from .wal_scan import scan_log
+from kvstore.storage.disk import Disk, OsDisk
+from kvstore.storage.errors import DiskFailed, SnapshotCorrupt, WalCorrupt, WalMissing
+from kvstore.storage.layout import DirectoryLock, Layout, StoreMark, boot_id
+from kvstore.storage.limits import KEY_BYTES_MAX
+from kvstore.storage.long_keys import ID_BYTES, NODES
+from kvstore.storage.sealed import CRC_BYTES, RESIDUE, table_seed
+from kvstore.storage.snapshot import snapshots, verify
+from kvstore.storage.wal_scan import scan_log
 
 __all__ = ("Finding", "Report", "check_data_dir")
 

@@ -24,8 +24,8 @@ from typing import Final
 import google_crc32c
 import msgpack
 
-from .disk import Disk, make_directory
-from .errors import DirectoryLocked, DiskFailed
+from kvstore.storage.disk import Disk, make_directory
+from kvstore.storage.errors import DirectoryLocked, DiskFailed
 
 __all__ = ("DirectoryLock", "Layout", "StoreMark", "StoreTrust", "boot_id")
 

@@ -19,13 +19,11 @@ from typing import NamedTuple
 
 import msgpack
 
-from raft.types import EMPTY_HARD_STATE, Entry, HardState
-
-from .disk import Disk, make_directory
-from .errors import DiskFailed, WalExists
-from .limits import SEGMENT_BYTES
-from .size_marks import SizeMarks
-from .wal_format import (
+from kvstore.storage.disk import Disk, make_directory
+from kvstore.storage.errors import DiskFailed, WalExists
+from kvstore.storage.limits import SEGMENT_BYTES
+from kvstore.storage.size_marks import SizeMarks
+from kvstore.storage.wal_format import (
     HEAD,
     HEADER_BYTES,
     RecordKind,
@@ -34,8 +32,9 @@ from .wal_format import (
     padded,
     parse_name,
 )
-from .wal_scan import TornTail, WalIdentity, scan_log
-from .wal_writer import SegmentWriter
+from kvstore.storage.wal_scan import TornTail, WalIdentity, scan_log
+from kvstore.storage.wal_writer import SegmentWriter
+from raft.types import EMPTY_HARD_STATE, Entry, HardState
 
 __all__ = ("Recovered", "Wal", "WalBatch", "WalIdentity", "log_exists")
 

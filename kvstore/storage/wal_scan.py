@@ -27,12 +27,10 @@ from typing import Final, NamedTuple
 
 import google_crc32c
 
-from raft.types import Entry, HardState
-
-from .disk import Disk
-from .errors import WalCorrupt, WalMissing
-from .limits import SECTOR_BYTES
-from .wal_format import (
+from kvstore.storage.disk import Disk
+from kvstore.storage.errors import WalCorrupt, WalMissing
+from kvstore.storage.limits import SECTOR_BYTES
+from kvstore.storage.wal_format import (
     BATCH_MAGIC,
     HEAD,
     HEADER_BYTES,
@@ -48,7 +46,8 @@ from .wal_format import (
     parse_name,
     read_head,
 )
-from .wal_replay import Replay, Span
+from kvstore.storage.wal_replay import Replay, Span
+from raft.types import Entry, HardState
 
 __all__ = ("Scan", "SegmentInfo", "TornTail", "WalIdentity", "scan_log")
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .disk import Disk, File
-from .limits import SECTOR_BYTES
-from .wal_format import (
+from kvstore.storage.disk import Disk, File
+from kvstore.storage.limits import SECTOR_BYTES
+from kvstore.storage.wal_format import (
     HEAD,
     HEADER_BYTES,
     SegmentHeader,
@@ -23,7 +23,7 @@ from .wal_format import (
     padded,
     segment_name,
 )
-from .wal_scan import SegmentInfo
+from kvstore.storage.wal_scan import SegmentInfo
 
 __all__ = ("SegmentWriter",)
 
