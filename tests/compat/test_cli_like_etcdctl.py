@@ -27,8 +27,7 @@ TOO_LARGE = (
     " trying to send message larger than max (3000014 vs. 2097152)"
 )
 BAD_LEASE = (
-    'Error: bad lease ID arg (strconv.ParseInt: parsing "xyz": invalid syntax),'
-    " expecting ID in Hex"
+    'Error: bad lease ID arg (strconv.ParseInt: parsing "xyz": invalid syntax), expecting ID in Hex'
 )
 DIFFERENCES: list[tuple[Difference, str]] = [
     (

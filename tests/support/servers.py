@@ -30,7 +30,8 @@ def free_ports(count: int) -> list[int]:
     """
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(10_000, 32_000)
+        # A member takes the port two above its client port as well, unless told otherwise.
+        port = random.randrange(10_000, 32_000, 4)
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
             if port not in found:
