@@ -93,12 +93,13 @@ class ApplyBatch:
         while len(results) < len(entries):
             if max_ops <= 0:
                 return False
-            max_ops -= 1
             entry = entries[len(results)]
             result = self._open(entry) if self._job is None else self._resume(self._job)
             if result is None:
                 # A job pauses when its slice is full: that was this turn's work.
                 return False
+            # A transaction of 128 puts is 128 operations, not one.
+            max_ops -= self._draft.sub or 1
             self._draft.finish_entry(entry.index, entry.term)
             results.append(result._replace(revision=self._draft.revision))
         return True

@@ -6,6 +6,7 @@ __all__ = (
     "COUNT_CACHE_ENTRIES",
     "LEASE_TTL_MAX_S",
     "SLICE_DELETES",
+    "SLICE_OPERATIONS",
     "SLICE_RECORDS",
     "SLICE_VALUES",
     "STALE_RUN",
@@ -19,6 +20,9 @@ SLICE_VALUES = 1_000
 
 SLICE_DELETES = 512
 """Keys that a write deletes between two yields (6 to 12 µs each)."""
+
+SLICE_OPERATIONS = 512
+"""Operations of a transaction that are judged or run between two yields (10 µs for a put)."""
 
 STALE_RUN = 24
 """Superseded versions of one key that a walk steps over before it seeks to the next key."""
