@@ -1,4 +1,4 @@
-"""A full disk, and a full quota: refused or ended with a sentence, and nothing acknowledged lost."""
+"""A full disk and a full quota: refused, or ended with a sentence; nothing acknowledged is lost."""
 
 from __future__ import annotations
 
