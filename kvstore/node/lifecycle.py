@@ -95,7 +95,8 @@ class Running:
         self._sweep_waiters: list[Callable[[], None]] = []
         self.changes = MemberChanges(node, time.time)
         self.leases = LeaseCalls(node)
-        self.peers = network.connect(self._local(node, opened))
+        own = self._local(node, opened)
+        self.peers = network.connect(own)
         self.core = self._build_core(node, opened)
         self.loop = MemberLoop(
             self.core,
@@ -105,7 +106,9 @@ class Running:
             fail=self._failed,
             fsync=not config.unsafe_no_fsync,
         )
-        self.calls = LeaderCalls(self.peers, lambda: self.core.leader_id, self.timing.request_s)
+        self.calls = LeaderCalls(
+            self.peers, own, lambda: self.core.leader_id, self.timing.request_s
+        )
         self.snapshots = Snapshots(self)
         self.swaps = StoreSwaps(self)
         self.duties = Duties(node)
