@@ -1,4 +1,4 @@
-"""Kills and power losses of a single member: what was acknowledged is there, the files are whole."""
+"""Kills and power losses of a lonely member: what was acknowledged is there, files are whole."""
 
 from __future__ import annotations
 
