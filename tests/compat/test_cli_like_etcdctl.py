@@ -110,6 +110,10 @@ def without_usage(lines: list[str]) -> list[str]:
     # etcdctl says so since 3.5.
     text = text.replace(" added as learner to ", " added to ")
     text = re.sub(r"remaining\(\d+s\)", "remaining(<n>s)", text)
+    # etcd lists them in no order.
+    text = re.sub(
+        r"attached keys\(\[([^]]*)", lambda m: f"attached keys([{sorted(m[1].split())}", text
+    )
     text = re.sub(r'"ttl":\d+', '"ttl":<n>', text)
     text = re.sub(r'"TTL" : \d+\n"GrantedTTL"', '"TTL" : <n>\n"GrantedTTL"', text)
     return text.split("\n")
