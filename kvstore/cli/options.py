@@ -17,9 +17,10 @@ import click
 from kvstore.cli.exits import BAD_ARGS, guarded
 
 __all__ = (
-    "DURATION",
+    "BadUsage",
     "ClientCommand",
     "ClientGroup",
+    "DURATION",
     "GLOBAL_OPTIONS",
     "GlobalOption",
     "global_values",

@@ -18,7 +18,7 @@ from kvstore.cli.printers import Printer
 from kvstore.client.values import EndpointHealth
 from kvstore.pb import kv_pb2
 from kvstore.pb import rpc_pb2 as pb
-from kvstore.serving.restore import SnapshotStatus
+from kvstore.node.restore import SnapshotStatus
 from tests.golden.runner import check
 
 FILES = sorted((Path(__file__).parent / "cli").glob("*.txt"))
