@@ -79,6 +79,7 @@ class Running:
         config = node.config
         self.node = node
         self.opened = opened
+        self.network = network
         self.copies = copies
         self.cluster_id = opened.cluster_id
         self.member_id = opened.member_id
@@ -183,6 +184,7 @@ class Running:
             cluster=lambda: Cluster(
                 opened.cluster_id, tuple(self.core.machine.members.values()) or self._seeds
             ),
+            removed=lambda member_id: member_id in self.core.machine.removed_members,
         )
 
     # ---- life ------------------------------------------------------------------------------
@@ -311,9 +313,13 @@ class Running:
         """Sends what gathered for the leader; ends the member once it has been removed."""
         self.calls.flush()
         self._count()
-        if self.core.removed and not self._removal_told:
+        if self.core.removed:
+            self.retire()
+
+    def retire(self) -> None:
+        """Ends this member, which was removed; what it still has to say leaves first."""
+        if not self._removal_told:
             self._removal_told = True
-            # Later: the entry's answers, and the news for the others, leave first.
             self._loop.call_later(
                 self.timing.election_s, self._fail, StopReason(StopKind.REMOVED, _REMOVED)
             )

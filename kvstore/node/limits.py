@@ -114,3 +114,6 @@ LOOK_FOR_CLUSTER_S = 0.5
 
 SWEEP_SLICE_REVISIONS = 100
 """Revisions that one slice of the background sweep goes through (2 to 5 ms)."""
+
+REMOVAL_CHECK_ELECTIONS = 5
+"""Election timeouts without a leader after which a member asks whether it was removed."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvstore.errors import COMPACTED, EtcdError
@@ -19,10 +19,12 @@ from kvstore.node.limits import (
     DISK_CHECK_S,
     MIN_FREE_DISK_BYTES,
     PUBLISH_RETRY_S,
+    REMOVAL_CHECK_ELECTIONS,
     REVISION_COMPACTION_CHECK_S,
     VERSION_CHECK_S,
 )
 from kvstore.node.remote import HASH_KV
+from kvstore.node.transport import Cluster
 from kvstore.pb import rpc_pb2
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class Duties:
         self._spawn(self._publish, "publish")
         self._spawn(self._decide_version, "version")
         self._spawn(self._watch_disk, "disk")
+        self._spawn(self._notice_removal, "removal")
         if config.auto_compaction_retention > 0:
             if config.auto_compaction_mode == "revision":
                 self._spawn(self._compact_by_revision, "compaction")
@@ -149,6 +152,40 @@ class Duties:
             if node.is_leader and node.machine.cluster_version != CLUSTER_VERSION:
                 await node.submit(CommandKind.CLUSTER_VERSION, CLUSTER_VERSION.encode())
             await asyncio.sleep(VERSION_CHECK_S if node.machine.cluster_version else 0.1)
+
+    async def _notice_removal(self) -> None:
+        """Finds out that this member was removed while it was down or cut off.
+
+        Nobody tells it: for the others it does not exist any more. So when it has had no leader
+        for a while it asks them, and goes when most of them do not have it among the members.
+        (One alone may lag behind the entry that added this member.)
+        """
+        node = self._node
+        election_s = node.running.timing.election_s
+        patience = 0
+        while True:
+            await asyncio.sleep(election_s)
+            patience = 0 if node.leader_id else patience + 1
+            if patience < REMOVAL_CHECK_ELECTIONS or node.member_id not in node.machine.members:
+                continue
+            patience = 0
+            others = [m for m in node.machine.members.values() if m.id != node.member_id]
+            absent = 0
+            for member in others:
+                cluster = await self._ask_cluster(member.peer_urls)
+                if cluster is not None and cluster.cluster_id == node.cluster_id:
+                    absent += all(each.id != node.member_id for each in cluster.members)
+            if absent > len(others) // 2:
+                node.running.retire()
+                return
+
+    async def _ask_cluster(self, urls: Sequence[str]) -> Cluster | None:
+        for url in urls:
+            try:
+                return await self._node.running.network.fetch_cluster(url)
+            except (OSError, EOFError, TimeoutError):
+                continue
+        return None
 
     async def _progress(self) -> None:
         while True:

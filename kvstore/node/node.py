@@ -150,6 +150,32 @@ class Node:
         return self.machine.revision
 
     @property
+    def compact_revision(self) -> int:
+        """The newest compacted revision; -1 when nothing ever was."""
+        return self.machine.compact_revision
+
+    @property
+    def lease_count(self) -> int:
+        """How many leases there are."""
+        return len(self.machine.leases)
+
+    @property
+    def pending_proposals(self) -> int:
+        """Changes handed in here that are not applied yet."""
+        return len(self.running.core.proposals)
+
+    @property
+    def remote_members(self) -> list[int]:
+        """Ids of all other members, ascending."""
+        return sorted(self.machine.members.keys() - {self.member_id})
+
+    @property
+    def connected_members(self) -> list[int]:
+        """Those of them that this member is connected to."""
+        active_since = self.running.peers.active_since
+        return [peer for peer in self.remote_members if active_since(peer) is not None]
+
+    @property
     def stopped(self) -> bool:
         """True once the member has ended or must end."""
         return self._stopped or (self._stop_reason is not None and self._stop_reason.done())

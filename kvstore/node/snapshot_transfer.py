@@ -121,7 +121,7 @@ async def send_snapshot(
     file = await worker.run(lambda: depot.disk.open(path))
     try:
         await dialer.dial(url, message.to, Purpose.SNAPSHOT, connection)
-        size_bytes = await worker.run(lambda: depot.disk.size(path))
+        size_bytes = await worker.run(file.size)
         connection.write(frame(Kind.SNAPSHOT, to_wire(message), size_bytes))
         started, sent_bytes = loop.time(), 0
         while sent_bytes < size_bytes and not connection.outcome.done():

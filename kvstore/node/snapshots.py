@@ -152,6 +152,9 @@ class Snapshots:
             running.loop.broken(error)
         except (StorageError, RaftError, OSError, EOFError, TimeoutError) as error:
             _LOG.warning("could not send a snapshot to %x: %s", peer_id, error)
+        except Exception:
+            # Raft waits for word of this snapshot: it must get it, whatever went wrong.
+            _LOG.exception("could not send a snapshot to %x", peer_id)
         finally:
             core.applier.keep_log_behind(peer_id, None)
         if sent is None:

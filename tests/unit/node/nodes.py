@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ class Nodes:
         self.network = network or LoopbackNetwork()
         self.settings = {**FAST, **settings}
         self.by_name: dict[str, Node] = {}
+        self._ports: dict[str, int] = {}
 
     def config(self, name: str, cluster: dict[str, tuple[str, ...]], **more: Any) -> NodeConfig:
         urls = cluster[name]
@@ -42,7 +44,11 @@ class Nodes:
         return dataclasses.replace(config, **{**self.settings, **more})
 
     def urls(self, *names: str) -> dict[str, tuple[str, ...]]:
-        return {name: (f"http://{name}:2380",) for name in names}
+        if isinstance(self.network, LoopbackNetwork):
+            return {name: (f"http://{name}:2380",) for name in names}
+        for name in names:
+            self._ports.setdefault(name, free_port())
+        return {name: (f"http://127.0.0.1:{self._ports[name]}",) for name in names}
 
     async def start(self, name: str, cluster: dict[str, tuple[str, ...]], **more: Any) -> Node:
         node = Node(self.config(name, cluster, **more), network=self.network)
@@ -69,9 +75,17 @@ class Nodes:
         await asyncio.gather(*(node.stop() for node in self.by_name.values()))
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 @asynccontextmanager
-async def running(directory: Path, *names: str, **settings: Any) -> AsyncIterator[Nodes]:
-    nodes = Nodes(directory, **settings)
+async def running(
+    directory: Path, *names: str, network: Any = None, **settings: Any
+) -> AsyncIterator[Nodes]:
+    nodes = Nodes(directory, network, **settings)
     try:
         if names:
             await nodes.start_all(*names)

@@ -15,6 +15,7 @@ from kvstore.node.errors import (
     ForeignDataDir,
     NotAMember,
     StartupError,
+    StopKind,
 )
 from kvstore.node.snapshots import Snapshots
 from kvstore.storage.errors import DirectoryLocked, WalCorrupt
@@ -225,3 +226,20 @@ async def test_a_crash_between_the_steps_of_installing_a_snapshot_loses_nothing(
         again = await nodes.start(name, nodes.urls("a", "b", "c"))
         await until(lambda: again.revision == leader.revision)
         assert (await get(again, b"k99")).count == 1
+
+
+@on_loop
+async def test_a_member_removed_while_it_was_away_finds_out(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c", strict_reconfig_check=False) as nodes:
+        leader = await nodes.leader()
+        away = next(node for node in nodes.by_name.values() if node is not leader)
+        await away.stop()
+        await leader.member_remove(away.member_id)
+        await until(
+            lambda: all(
+                len(n.machine.members) == 2 for n in nodes.by_name.values() if n is not away
+            )
+        )
+        back = await nodes.start(away.config.name, nodes.urls("a", "b", "c"))
+        reason = await asyncio.wait_for(back.wait_stopped(), 5)
+        assert reason.kind is StopKind.REMOVED

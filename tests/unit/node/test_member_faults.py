@@ -123,9 +123,11 @@ def test_a_random_walk(seed: int) -> None:
     for key, outcome in walk.puts.items():
         if outcome.calls and outcome.error is None:
             assert key in there, f"{key!r} was answered and is lost"
+    unknown = {n for n, outcome in walk.register if outcome.pending or outcome.error}
     for floor, outcome in walk.reads:
         if outcome.calls and outcome.error is None:
-            values = [int(kv.value) for kv in outcome.value.kvs]
-            assert max(values, default=0) >= floor, "a stale read was answered"
+            seen = int(outcome.value.kvs[0].value) if outcome.value.kvs else 0
+            # A write of unknown outcome may take effect after later ones: no judgement.
+            assert seen >= floor or seen in unknown, "a stale read was answered"
     answered = [o for o in walk.puts.values() if o.calls and o.error is None]
     assert len(answered) > 20, "the walk hardly did anything"
