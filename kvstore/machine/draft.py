@@ -138,6 +138,7 @@ class Draft:
     def finish_entry(self, index: int, term: int) -> None:
         """Ends an entry: from here on it counts as applied."""
         self.finish_request()
+        self.revisions_to_come = 0
         self.applied = (index, term)
 
     def final_state(self) -> State:
