@@ -49,6 +49,10 @@ SLICE_S = 0.005
 LONG_TURN_S = 0.05
 """A loop turn longer than this is counted and logged: others waited for it."""
 
+LARGE_ANSWER_BYTES = 1024**2
+"""An answer to a range of this size or more is put together in a thread (a join lets go of the
+interpreter from this size on)."""
+
 MAX_WAITING_READS = 50_000
 """Linearizable reads that wait for confirmation, and reads that wait for a free view."""
 

@@ -105,7 +105,7 @@ class MemberLoop:
         """Asks for a turn at the end of this loop iteration."""
         if not self._scheduled and self._running:
             self._scheduled = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._scheduled_turn)
 
     def turn_now(self) -> None:
         """A turn at once, for callers who need to see what comes of it."""
@@ -113,8 +113,13 @@ class MemberLoop:
 
     # ---- turns -----------------------------------------------------------------------------
 
-    def _turn(self) -> None:
+    def _scheduled_turn(self) -> None:
+        # Only here: a turn out of order leaves the scheduled one where it is. Were it forgotten,
+        # each such turn would add one to every loop iteration for as long as there is work.
         self._scheduled = False
+        self._turn()
+
+    def _turn(self) -> None:
         if not self._running:
             return
         try:
