@@ -31,7 +31,7 @@ from kvstore.node.limits import (
     MAX_RAFT_LOG_BYTES,
     SLOW_APPLY_S,
 )
-from raft.types import ConfChangeKind, Entry
+from raft.types import ConfChangeKind, Entry, EntryKind
 
 if TYPE_CHECKING:
     from kvstore.node.member import MemberCore
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ("Applier",)
 
 _LOG = logging.getLogger(__name__)
+_ANSWER_ONLY = frozenset(
+    bytes((kind,)) for kind in (CommandKind.PUT, CommandKind.DELETE_RANGE, CommandKind.TXN)
+)
+"""Entries (by their first byte) that concern nobody but their proposer and watchers."""
 
 
 class Applier:
@@ -56,6 +60,8 @@ class Applier:
         self._batch: ApplyBatch | None = None
         self._entries: list[Entry] = []
         self._slices = 0
+        self._answered = 0
+        """Results of the batch that were given out before its commit."""
         self._committing = False
         self._foresight = Foresight()
         self.on_loop: Callable[[Callable[[], None]], None] | None = None
@@ -128,10 +134,13 @@ class Applier:
             self._entries = self._next_entries()
             self._began = self._core.clock()
             self._slices = 0
+            self._answered = 0
             self._batch = self.machine.begin(self._entries, self._core.proposals.waiting)
         complete = self._batch.apply(APPLY_SLICE_OPERATIONS)
         self._slices += 1
         if self._slices > FORESIGHT_AFTER_SLICES:
+            if not complete:
+                self._answer_finished(self._batch)
             self._look_ahead()
         if complete:
             self._commit(self._batch)
@@ -167,6 +176,22 @@ class Applier:
         return self._foresight.outstanding or (
             self._batch is not None and self._slices > FORESIGHT_AFTER_SLICES
         )
+
+    def _answer_finished(self, batch: ApplyBatch) -> None:
+        """Answers whoever waits for an entry in front of the one that takes so long.
+
+        Their results are final: they follow from the log, committed to the store or not. (What
+        has consequences for others than its proposer, leases and members, waits for the commit.)
+        """
+        settle = self._core.proposals.settle
+        for place in range(self._answered, len(batch.results)):
+            entry = self._entries[place]
+            if entry.kind == EntryKind.NORMAL and entry.data[:1] in _ANSWER_ONLY:
+                result = batch.results[place]
+                pending = settle(result.request_id)
+                if pending is not None:
+                    pending.done(None if result.error else result, result.error)
+        self._answered = max(self._answered, len(batch.results))
 
     def _look_ahead(self) -> None:
         """Answers whoever waits for an entry whose outcome is certain before it is applied."""

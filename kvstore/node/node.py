@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from kvstore import errors
-from kvstore.errors import EtcdError
+from kvstore.errors import Code, EtcdError
 from kvstore.machine import Machine, View
 from kvstore.machine.command import CommandKind
 from kvstore.machine.membership import Member
@@ -261,7 +261,13 @@ class Node:
             if sum(map(len, parts)) < LARGE_ANSWER_BYTES:
                 done(b"".join(parts), None)
             else:
-                self.running.answers.submit(lambda: b"".join(parts), done)
+                self.running.answers.submit(lambda: b"".join(parts), joined)
+
+        def joined(response: Any, failure: BaseException | None) -> None:
+            if failure is None:
+                done(response, None)
+            else:  # no memory for it: nothing else can happen to a join
+                done(None, EtcdError(Code.RESOURCE_EXHAUSTED, f"etcdserver: {failure!r}"))
 
         self.read(reading, put_together, linearizable=not request.serializable)
 

@@ -70,7 +70,8 @@ def test_a_put_behind_a_long_delete_is_answered_before_it_and_visible_after_it()
     assert (put.value.revision, put.value.body) == (1 + KEYS + 2, b"")
     read = cluster.get(leader, b"x")
     some_turns(leader, 4)
-    assert delete.pending and read.pending
+    assert delete.pending
+    assert read.pending
     cluster.settle()
     assert delete.value.revision == 1 + KEYS + 1
     assert [kv.mod_revision for kv in read.value.kvs] == [1 + KEYS + 2]
@@ -83,6 +84,7 @@ def test_puts_in_the_same_batch_and_a_thousand_behind_it() -> None:
     after = [cluster.put(leader, b"y%d" % number) for number in range(1500)]
     until(leader, lambda: not after[-1].pending)
     assert delete.pending
+    assert not before.pending
     more = cluster.put(leader, b"z")
     until(leader, lambda: not more.pending)
     assert delete.pending
@@ -151,9 +153,11 @@ def test_nothing_behind_an_uncertain_entry_is_answered_early(uncertain: Any) -> 
     doubtful = uncertain(cluster, leader)
     put = cluster.put(leader, b"x")
     some_turns(leader, 12)
-    assert doubtful.pending and put.pending
+    assert doubtful.pending
+    assert put.pending
     cluster.settle()
-    assert not doubtful.pending and not put.pending
+    assert not doubtful.pending
+    assert not put.pending
 
 
 def test_puts_that_want_the_previous_pair_wait_but_hold_nobody_up() -> None:
@@ -166,7 +170,9 @@ def test_puts_that_want_the_previous_pair_wait_but_hold_nobody_up() -> None:
     granted = cluster.command(leader, CommandKind.LEASE_GRANT, grant)
     put = cluster.put(leader, b"x")
     until(leader, lambda: not put.pending)
-    assert delete.pending and curious.pending and granted.pending
+    assert delete.pending
+    assert curious.pending
+    assert granted.pending
     cluster.settle()
     assert put.value.revision == curious.value.revision + 1 == 1 + KEYS + 3
     assert granted.error is None
@@ -236,7 +242,9 @@ def test_a_long_batch_is_committed_off_the_loop_and_seen_when_the_loop_hears_of_
     delete = delete_all(cluster, leader)
     cluster.settle()
     assert len(posted) == 1
-    assert delete.pending and not leader.core.applier.idle and not leader.core.applier.busy
+    assert delete.pending
+    assert not leader.core.applier.idle
+    assert not leader.core.applier.busy
     put = cluster.put(leader, b"x")
     cluster.settle()
     assert put.value.revision == 1 + KEYS + 2
@@ -245,7 +253,8 @@ def test_a_long_batch_is_committed_off_the_loop_and_seen_when_the_loop_hears_of_
     assert delete.value.revision == 1 + KEYS + 1
     assert rpc_pb2.DeleteRangeResponse.FromString(delete.value.body).deleted == KEYS
     cluster.settle()
-    assert leader.core.machine.revision == 1 + KEYS + 2 and not posted
+    assert leader.core.machine.revision == 1 + KEYS + 2
+    assert not posted
 
 
 def test_a_member_that_stops_during_the_commit_ignores_its_end() -> None:
