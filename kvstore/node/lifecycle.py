@@ -59,10 +59,14 @@ async def launch(
     copies = Worker("kvstore-copy")
     try:
         opened = await open_member(node.config, copies, network)
+        try:
+            return Running(node, opened, copies, network, fail)
+        except BaseException:
+            await copies.run(opened.files.close)
+            raise
     except BaseException:
         await copies.close()
         raise
-    return Running(node, opened, copies, network, fail)
 
 
 class Running:

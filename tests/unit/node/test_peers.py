@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from kvstore.errors import LEASE_NOT_FOUND, TOO_MANY_REQUESTS, Code, EtcdError
 from kvstore.machine import Member
@@ -310,6 +309,7 @@ async def test_a_restarted_peer_is_found_again_within_a_moment(tmp_path: Path) -
 
 
 def test_round_trips_are_measured_finer_than_the_loop_tells_time(tmp_path: Path) -> None:
+    uvloop = pytest.importorskip("uvloop")
     name = "etcd_network_peer_round_trip_time_seconds"
 
     async def main() -> None:
