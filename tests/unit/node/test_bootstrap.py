@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kvstore.node.bootstrap import first_members
 from kvstore.node.errors import (
     BadConfiguration,
     ClusterUnreachable,
@@ -17,6 +19,7 @@ from kvstore.node.errors import (
     StartupError,
     StopKind,
 )
+from kvstore.node.membership import cluster_id_of
 from kvstore.node.snapshots import Snapshots
 from kvstore.storage.errors import DirectoryLocked, WalCorrupt
 
@@ -104,6 +107,40 @@ async def test_a_directory_of_another_cluster_is_refused_and_old_flags_are_not(
     await nodes.leader()
     assert (await get(node, b"k")).count == 1
     await nodes.stop_all()
+
+
+@on_loop
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"initial_cluster": {}},
+        {"initial_cluster": {}, "advertise_peer_urls": ("http://localhost:2380",)},
+        {"initial_cluster": {"b": ("http://a:2380",)}},
+        {"initial_cluster": {"a": ("http://a:2380", "http://more:2380")}},
+        {"name": "renamed"},
+        {"advertise_peer_urls": ("http://moved:2380",)},
+        {"initial_cluster": {"b": ("http://b:1",)}, "initial_cluster_state": "existing"},
+    ],
+)
+async def test_after_the_first_start_the_flags_that_found_a_cluster_do_not_matter(
+    tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    nodes = Nodes(tmp_path)
+    node = (await nodes.start_all("a"))[0]
+    await nodes.stop_all()
+    nodes.settings.update(flags)
+    again = await nodes.start("a", nodes.urls("a"))
+    assert (again.cluster_id, again.member_id) == (node.cluster_id, node.member_id)
+    await nodes.stop_all()
+
+
+@on_loop
+async def test_without_a_list_of_members_one_founds_a_cluster_of_its_own(tmp_path: Path) -> None:
+    async with running(tmp_path) as nodes:
+        cluster = nodes.urls("a")
+        node = await nodes.start("a", cluster, initial_cluster={})
+        assert node.cluster_id == cluster_id_of(first_members(cluster, "etcd-cluster"))
+        await nodes.leader()
 
 
 @on_loop
