@@ -156,6 +156,22 @@ async def test_a_removed_member_does_not_start_again(tmp_path: Path) -> None:
 
 
 @on_loop
+@pytest.mark.parametrize("unsafe", [False, True])
+async def test_a_member_told_not_to_wait_for_the_disk_never_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsafe: bool
+) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr("os.fdatasync", lambda _fd: waits.append("file"))
+    monkeypatch.setattr("os.fsync", lambda _fd: waits.append("directory"))
+    for _ in ("new", "again"):
+        async with running(tmp_path, "a", unsafe_no_fsync=unsafe) as nodes:
+            node = nodes.by_name["a"]
+            await put(node, b"k")
+            await node.running.snapshots.make()
+    assert set(waits) == (set() if unsafe else {"file", "directory"})
+
+
+@on_loop
 async def test_a_beginning_that_was_interrupted_begins_anew(tmp_path: Path) -> None:
     async with running(tmp_path, "a") as nodes:
         await put(nodes.by_name["a"], b"k")
