@@ -12,19 +12,22 @@ def handle_append(state: State, message: Append) -> None:
     """Any role; a leader of this term speaks. The reply leaves when its promise is on disk."""
     state.follow(message.sender)
     log = state.log
-    if message.prev_index < log.commit:
-        # Late or repeated: what is committed here equals the leader's log for certain.
-        log.check_committed(message.entries)
-        acknowledge(state, message.sender, log.commit)
+    prev_index, prev_term, entries = message.prev_index, message.prev_term, message.entries
+    if prev_index < log.commit:
+        # Late or repeated, at least in part. Up to the commit index the logs are equal.
+        log.check_committed(entries)
+        entries = entries[log.commit - prev_index :]
+        prev_index, prev_term = log.commit, log.commit_term
+    last_new = log.try_append(prev_index, prev_term, entries)
+    if last_new is not None:
+        log.commit_to(min(message.commit, last_new))
+        acknowledge(state, message.sender, last_new)
         return
-    last_new = log.try_append(message.prev_index, message.prev_term, message.entries)
-    if last_new is None:
-        prev_index = message.prev_index
-        hint = log.meeting_point(prev_index, message.prev_term)
-        state.now.append(AppendReply(state.id, message.sender, state.term, prev_index, True, *hint))
-        return
-    log.commit_to(min(message.commit, last_new))
-    acknowledge(state, message.sender, last_new)
+    held = state.held_snapshot
+    if held is not None and held.meta.index <= prev_index:
+        return  # Fits behind the snapshot that waits here; a rejection would ask for another one.
+    hint = log.meeting_point(prev_index, prev_term)
+    state.now.append(AppendReply(state.id, message.sender, state.term, prev_index, True, *hint))
 
 
 def acknowledge(state: State, leader_id: int, index: int) -> None:

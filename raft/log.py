@@ -93,6 +93,13 @@ class RaftLog:
         """The term of the last entry."""
         return self._entries[-1][1] if self._entries else self.base_term
 
+    @property
+    def commit_term(self) -> int:
+        """The term of the newest committed entry."""
+        term = self.term_at(self.commit)
+        assert term is not None, f"committed entry {self.commit} is outside the log"
+        return term
+
     def term_at(self, index: int) -> int | None:
         """The term of the entry at `index`; None if it is compacted or not there yet."""
         offset = index - self.base_index - 1

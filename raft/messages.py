@@ -240,7 +240,7 @@ def _entries(value: object) -> list[Entry]:
         # Spelled out instead of calling _integer four times: this runs for every entry received.
         if type(index) is not int or type(term) is not int or type(data) is not bytes:
             raise WireError("an entry with fields of the wrong type")
-        if kind not in _ENTRY_KINDS or type(kind) is not int:
+        if type(kind) is not int or kind not in _ENTRY_KINDS:
             raise WireError(f"an entry of the unknown kind {kind!r:.40}")
         entries.append(Entry(index, term, kind, data))
     return entries

@@ -8,6 +8,8 @@ The caller's duties, each loop turn:
    reject_conf_change(); then applied_to();
 4. answer `reads`: one with an index is served once the state machine has applied that index.
 Steps 2 to 4 may overlap with further input; at most one Persist is outstanding.
+A caller whose own node was removed while it led keeps going until the role is no longer LEADER:
+the others must learn of the removal first, and it takes no proposals meanwhile.
 
 Left out on purpose: joint consensus (one node at a time is enough here), lease reads (they trust
 clocks), and logging, which the caller can do from Ready and `trace`.

@@ -56,7 +56,7 @@ def entry_text(entry: Entry) -> str:
 
 
 def _data_text(data: bytes) -> str:
-    text = data[:_DATA_BYTES_SHOWN].decode("ascii", "backslashreplace")
+    text = repr(bytes(data[:_DATA_BYTES_SHOWN]))[2:-1]
     return text if len(data) <= _DATA_BYTES_SHOWN else f"{text}...({len(data)})"
 
 

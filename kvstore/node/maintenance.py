@@ -100,7 +100,7 @@ class Duties:
                 self._spawn(self._compact_by_revision, "compaction")
             else:
                 self._spawn(self._compact_by_time, "compaction")
-        if config.compact_hash_check_s > 0:
+        if self._hash_check_s > 0:
             self._spawn(self._compare_hashes, "hash check")
         if config.watch_progress_interval_s > 0:
             self._spawn(self._progress, "watch progress")
@@ -274,9 +274,16 @@ class Duties:
 
     # ---- comparing members -----------------------------------------------------------------
 
+    @property
+    def _hash_check_s(self) -> float:
+        """The shorter of the two intervals that are set; one comparison serves both."""
+        config = self._node.config
+        wanted = (config.compact_hash_check_s, config.corrupt_check_s)
+        return min((interval for interval in wanted if interval > 0), default=0.0)
+
     async def _compare_hashes(self) -> None:
         while True:
-            await asyncio.sleep(self._node.config.compact_hash_check_s)
+            await asyncio.sleep(self._hash_check_s)
             if self._node.is_leader:
                 await self.compare_hashes()
 

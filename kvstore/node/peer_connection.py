@@ -121,7 +121,8 @@ class Framed(asyncio.Protocol):
     # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        # uvloop's transports are asyncio.Transport in everything but their class.
+        self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
         raw = transport.get_extra_info("socket")
         if raw is not None:

@@ -132,6 +132,9 @@ class Peers:
         self._reception: Reception | None = None
         self._depot: Depot | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        """Links that close."""
+        self._sends: set[asyncio.Task[None]] = set()
+        """Snapshots that are being sent."""
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -162,6 +165,9 @@ class Peers:
         self._links.clear()
         self._strangers.clear()
         await asyncio.gather(*(link.close() for link in links))
+        for send in self._sends:
+            send.cancel()
+        await asyncio.gather(*self._sends, return_exceptions=True)
         await self._server.stop()
         if self._reception is not None:
             self._reception.lost()
@@ -233,10 +239,10 @@ class Peers:
         """
         link = self._reach(peer_id)
         if link is None or self._depot is None:
-            return False
+            raise ConnectionError(f"member {peer_id:x} is not known")
         started = self._loop.time()
-        try:
-            await send_snapshot(
+        send = self._loop.create_task(
+            send_snapshot(
                 self._dialer,
                 link.current_url,
                 message,
@@ -244,9 +250,19 @@ class Peers:
                 depot=self._depot,
                 rate=self._network.snapshot_bytes_per_s,
             )
+        )
+        self._sends.add(send)
+        send.add_done_callback(self._sends.discard)
+        try:
+            await send
         except SnapshotRefusedError as error:
             _LOG.warning("member %x did not take the snapshot: %s", peer_id, error)
             return False
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise ConnectionError("this member is stopping") from None
         _LOG.info(
             "sent the snapshot of index %d to %x in %.1f s",
             message.meta.index,
@@ -317,7 +333,7 @@ class Peers:
         assert self._depot is not None, "listening before it was started"
         before = self._reception
         if before is not None:
-            before.lost()
+            before.give_up("a newer transfer of the same sender took its place")
         reception = Reception(inbound, hello, self._depot, before)
         self._reception = reception
         reception.task.add_done_callback(lambda _task: self._received(reception))

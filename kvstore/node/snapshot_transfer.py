@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,7 @@ async def send_snapshot(
         connection.write(frame(Kind.SNAPSHOT, to_wire(message), size_bytes))
         started, sent_bytes = loop.time(), 0
         while sent_bytes < size_bytes and not connection.outcome.done():
-            offset = sent_bytes
-            piece = await worker.run(lambda offset=offset: file.read_at(offset, CHUNK_BYTES))  # type: ignore[misc]
+            piece = await worker.run(partial(file.read_at, sent_bytes, CHUNK_BYTES))
             if not piece:
                 raise OSError(f"{path} has become shorter while it was sent")
             connection.write(frame(Kind.CHUNK, google_crc32c.value(piece), piece))
@@ -199,7 +199,7 @@ class Reception:
 
     def _take(self, checksum: int, piece: bytes) -> None:
         if google_crc32c.value(piece) != checksum:
-            self._give_up("a piece of it came with a wrong checksum")
+            self.give_up("a piece of it came with a wrong checksum")
             return
         if not 0 < len(piece) <= self._missing_bytes:
             raise FrameError("a snapshot longer than announced")
@@ -209,7 +209,8 @@ class Reception:
         if self._unwritten_bytes > CHUNKS_UNWRITTEN_BYTES_MAX:
             self._connection.pause_receiving(True)
 
-    def _give_up(self, text: str) -> None:
+    def give_up(self, text: str) -> None:
+        """Ends the transfer with a complaint to the sender."""
         _LOG.warning("the snapshot from %x was not taken: %s", self.sender, text)
         self._connection.write(frame(Kind.RECEIVED, False, text))
         self._connection.close("the snapshot transfer is over")
@@ -222,7 +223,7 @@ class Reception:
             message = await self._announced()
             path = await self._write(message)
         except (StorageError, OSError, TimeoutError) as error:
-            self._give_up(str(error) or "the sender has fallen silent")
+            self.give_up(str(error) or "the sender has fallen silent")
             return
         try:
             self._depot.on_snapshot(message, path)
@@ -243,33 +244,47 @@ class Reception:
     async def _write(self, message: InstallSnapshot) -> Path:
         """Writes and checks the file; returns where it is."""
         depot, meta = self._depot, message.meta
-        receiver = await depot.worker.run(
-            lambda: SnapshotReceiver(depot.disk, depot.directory, index=meta.index, term=meta.term)
-        )
+        worker = depot.worker
+        opened: list[SnapshotReceiver] = []
         try:
-            while self._pieces or self._missing_bytes:
-                if not self._pieces:
-                    await self._next()
-                    continue
-                data = b"".join(self._pieces)
-                self._pieces.clear()
-                await depot.worker.run(lambda data=data: receiver.write(data))  # type: ignore[misc]
-                self._unwritten_bytes -= len(data)
-                self._connection.pause_receiving(self._unwritten_bytes > CHUNKS_UNWRITTEN_BYTES_MAX)
+            await worker.run(
+                lambda: opened.append(
+                    SnapshotReceiver(depot.disk, depot.directory, index=meta.index, term=meta.term)
+                )
+            )
+            receiver = opened[0]
+            await self._write_pieces(receiver)
             still_busy = asyncio.get_running_loop().create_task(self._say_busy())
             try:
-                path, header = await depot.worker.run(receiver.finish)
+                path, header = await worker.run(receiver.finish)
             finally:
                 still_busy.cancel()
         finally:
-            # Removes what is unfinished; behind the work under way, since it is one thread.
-            await depot.worker.run(lambda: receiver.__exit__(None, None, None))
+            # Removes what is unfinished. The worker is one thread, so this comes behind the job
+            # under way, even behind the one that opens the file.
+            await worker.run(partial(_remove_unfinished, opened))
         if header.cluster_id != depot.cluster_id or header.conf != meta.conf:
-            await depot.worker.run(lambda: depot.disk.unlink(path))
+            await worker.run(lambda: depot.disk.unlink(path))
             raise OSError("the file is not the snapshot that was announced")
         return path
+
+    async def _write_pieces(self, receiver: SnapshotReceiver) -> None:
+        while self._pieces or self._missing_bytes:
+            if not self._pieces:
+                await self._next()
+                continue
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            await self._depot.worker.run(partial(receiver.write, data))
+            self._unwritten_bytes -= len(data)
+            self._connection.pause_receiving(self._unwritten_bytes > CHUNKS_UNWRITTEN_BYTES_MAX)
 
     async def _say_busy(self) -> None:
         while True:
             await asyncio.sleep(SNAPSHOT_STILL_BUSY_S)
             self._connection.write(frame(Kind.BUSY))
+
+
+def _remove_unfinished(opened: Sequence[SnapshotReceiver]) -> None:
+    for receiver in opened:
+        receiver.__exit__(None, None, None)

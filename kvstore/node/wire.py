@@ -14,7 +14,7 @@ Parsing is pure, and total: any bytes are frames, incomplete, or a FrameError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -124,11 +124,13 @@ class FrameReader:
         self.limit_bytes = limit_bytes
         """The largest frame that is taken; raised once the sender is known."""
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The frames that `data` completes, still packed. Raises FrameError."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The frames that `data` completes, still packed; draw them all before feeding again.
+
+        Raises FrameError behind the last sound one.
+        """
         buffer = self._buffer
         buffer += data
-        frames: list[bytes] = []
         start = 0
         while len(buffer) - start >= _LENGTH_BYTES:
             body = start + _LENGTH_BYTES
@@ -139,10 +141,9 @@ class FrameReader:
                 )
             if len(buffer) < body + size_bytes:
                 break
-            frames.append(bytes(buffer[body : body + size_bytes]))
             start = body + size_bytes
+            yield bytes(buffer[body:start])
         del buffer[:start]
-        return frames
 
 
 def unpack(packed: bytes) -> tuple[int, list[Any]]:

@@ -10,8 +10,8 @@ The rules it keeps, per watcher (etcd's names for them):
 * A watcher whose next revision is compacted away ends, and is told the compact revision.
 
 A watcher is either live (fed by `publish`) or behind (fed from history by `pump`). What joins
-the two is `revision`, the last published one: a replay that has reached it may turn live, and
-because the replay's view may be newer than that, `next_revision` holds back what was seen.
+the two is `current`: a replay that has reached it may turn live, and because a commit is seen by
+replays a moment before it is published, `next_revision` holds back what was delivered already.
 
 Sans I/O: no clock, no tasks. The caller calls `publish` after each commit, `pump` while it
 answers True (and whenever `on_behind` says that there is work again), `progress_tick` on its
@@ -283,7 +283,9 @@ class WatchHub:
             self._on_behind()
 
     def _go_live(self, watcher: Watcher) -> bool:
-        if watcher.next_revision <= self._revision:
+        # What is committed but not published counts: a round that broke off told `current` in
+        # its header, and a live response of an older revision would seem to go back.
+        if watcher.next_revision <= self.current:
             return False
         watcher.standing = Standing.LIVE
         self._live.add(watcher)

@@ -388,7 +388,7 @@ class RaftScript:
                     list(self._do_go(str(other)))
             if node.role is Role.LEADER:
                 break
-            votes = [message for message in self.wire if isinstance(message, _VOTES)]
+            votes: list[Message] = [m for m in self.wire if isinstance(m, _VOTES)]
             self._remove(votes)
             for message in votes:
                 self.members[message.to].node.step(message)

@@ -130,6 +130,9 @@ class Cluster:
     def __init__(self, seed: int, size: int, faults: Faults | None = None) -> None:
         self.random = Random(seed)
         self.faults = faults or Faults.drawn(self.random)
+        # With neither of the two, a removed node that does not know it disturbs for ever (R7).
+        both = ((True, True), (True, True), (True, False), (False, True))
+        self.pre_vote, self.check_quorum = self.random.choice(both)
         self.now = 0
         self.counts: Counter[str] = Counter()
         self.wire: list[tuple[int, int, Message]] = []
@@ -164,6 +167,8 @@ class Cluster:
             node_id,
             max_append_bytes=200,
             max_inflight_appends=8,
+            pre_vote=self.pre_vote,
+            check_quorum=self.check_quorum,
             random=Random(self.random.random()).randrange,
         )
         return RaftNode(
@@ -262,12 +267,22 @@ class Cluster:
             known = self.committed.setdefault(entry.index, entry)
             assert known == entry, f"committed {known} became {entry}"
             if entry.kind == EntryKind.CONF_CHANGE:
-                disk.conf = server.node.apply_conf_change(ConfChange.decode(entry.data))
-                assert self.confs.setdefault(entry.index, disk.conf) == disk.conf
-                self.counts["conf"] += 1
+                self._apply_change(server, entry)
             disk.applied = entry.index
         server.node.applied_to(server.disk.applied)
         self.counts["applied"] += len(batch)
+
+    def _apply_change(self, server: Server, entry: Entry) -> None:
+        """This state machine refuses a sixth voter; all others have the same opinion."""
+        disk, change = server.disk, ConfChange.decode(entry.data)
+        adds = change.kind is ConfChangeKind.ADD_VOTER and change.node_id not in disk.conf.voters
+        if adds and len(disk.conf.voters) >= 5:
+            server.node.reject_conf_change()
+            self.counts["rejected"] += 1
+        else:
+            disk.conf = server.node.apply_conf_change(change)
+            self.counts["conf"] += 1
+        assert self.confs.setdefault(entry.index, disk.conf) == disk.conf
 
     # -- network
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from unittest import mock
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kvstore.watch import WatchStream, limits
-from tests.props.watch_world import KEYS, RANGES, TINY, World
+from tests.props.watch_world import KEYS, RANGES, TINY, World, walk
 
 STREAMS = 2
 STREAM = st.integers(0, STREAMS - 1)
@@ -111,59 +110,11 @@ def tiny_bounds() -> Iterator[None]:
         yield
 
 
-WALK_STEPS = 300
-FLAGS = ("prev_kv", "progress_notify", "fragment")
-
-
-def walk(seed: int) -> World:
-    """A long life; the clients stall by turns, so streams fill up and drain again."""
-    dice = random.Random(seed)
-    world = World(STREAMS)
-    for step in range(WALK_STEPS):
-        number = dice.randrange(STREAMS)
-        stalled = step // 25 % 3 == 0
-        choice = dice.random()
-        if choice < 0.35:
-            keys = dice.sample(KEYS, dice.randint(1, 3))
-            world.commit(
-                [(key, dice.randbytes(9) if dice.random() < 0.7 else None) for key in keys]
-            )
-            if dice.random() < 0.8:
-                world.publish()
-        elif choice < 0.55:
-            world.pump(dice.randint(1, 8))
-        elif choice < 0.80:
-            if not stalled:
-                world.receive(number, dice.randint(1, 5), dice.randint(1, 400))
-        elif choice < 0.88:
-            start = 0 if dice.random() < 0.5 else dice.randint(1, world.history.revision + 3)
-            flags = {
-                name: dice.random() < 0.5 for name in ("prev_kv", "progress_notify", "fragment")
-            }
-            filters = [dice.randrange(2)] if dice.random() < 0.2 else []
-            world.create(
-                number, dice.choice(RANGES), start_revision=start, filters=filters, **flags
-            )
-        elif choice < 0.91:
-            world.cancel(number, dice.randint(0, 6))
-        elif choice < 0.95:
-            world.ask_progress(number)
-        elif choice < 0.97:
-            world.hub.progress_tick()
-        elif choice < 0.985:
-            world.restore()
-        elif world.compactable():
-            world.history.compact(dice.choice(world.compactable()[-12:]))
-        world.check_bounds()
-    world.finish()
-    return world
-
-
 @pytest.mark.usefixtures("tiny_bounds")
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 1 << 32))
 def test_a_long_walk_keeps_every_promise(seed: int) -> None:
-    walk(seed)
+    walk(World(STREAMS), seed)
 
 
 @pytest.mark.usefixtures("tiny_bounds")
@@ -171,7 +122,7 @@ def test_walks_go_everywhere() -> None:
     """They would prove nothing if streams never filled up and nobody was ever overtaken."""
     block = WatchStream.block
     with mock.patch.object(WatchStream, "block", autospec=True, side_effect=block) as blocked:
-        worlds = [walk(seed) for seed in range(10)]
+        worlds = [walk(World(STREAMS), seed) for seed in range(10)]
     assert blocked.call_count >= 50
     assert sum(world.overtaken for world in worlds) >= 5
     assert sum(world.marks for world in worlds) >= 20

@@ -7,6 +7,8 @@ by compaction only for who was overtaken. In `finish` everyone still open must h
 
 from __future__ import annotations
 
+import random
+
 from kvstore.pb import kv_pb2, rpc_pb2
 from kvstore.watch import WatchStream
 from tests.unit.watch.model import (
@@ -20,7 +22,7 @@ from tests.unit.watch.model import (
     pump_dry,
 )
 
-__all__ = ("KEYS", "RANGES", "TINY", "World")
+__all__ = ("KEYS", "RANGES", "TINY", "World", "walk")
 
 TINY = {
     "BUFFERED_RESPONSES_MAX": 4,
@@ -70,8 +72,8 @@ class Expected:
 class World:
     """A hub, its streams, and what each watcher is to get."""
 
-    def __init__(self, streams: int) -> None:
-        self.history = ModelHistory()
+    def __init__(self, streams: int, history: ModelHistory | None = None) -> None:
+        self.history = history or ModelHistory()
         self.hub = hub_on(self.history, RESPONSE_BYTES_MAX)
         self.unpublished: list[Change] = []
         self.streams: list[WatchStream] = []
@@ -231,3 +233,50 @@ class World:
             for watcher in watchers.values():
                 wanted = watcher.events(self.history.log)
                 assert [(each.revision, each.key) for each in wanted] == watcher.delivered
+
+
+WALK_STEPS = 300
+FLAGS = ("prev_kv", "progress_notify", "fragment")
+
+
+def walk(world: World, seed: int) -> World:
+    """A long life; the clients stall by turns, so streams fill up and drain again."""
+    dice = random.Random(seed)
+    for step in range(WALK_STEPS):
+        number = dice.randrange(len(world.streams))
+        stalled = step // 25 % 3 == 0
+        choice = dice.random()
+        if choice < 0.35:
+            keys = dice.sample(KEYS, dice.randint(1, 3))
+            world.commit(
+                [(key, dice.randbytes(9) if dice.random() < 0.7 else None) for key in keys]
+            )
+            if dice.random() < 0.8:
+                world.publish()
+        elif choice < 0.55:
+            world.pump(dice.randint(1, 8))
+        elif choice < 0.80:
+            if not stalled:
+                world.receive(number, dice.randint(1, 5), dice.randint(1, 400))
+        elif choice < 0.88:
+            start = 0 if dice.random() < 0.5 else dice.randint(1, world.history.revision + 3)
+            flags = {
+                name: dice.random() < 0.5 for name in ("prev_kv", "progress_notify", "fragment")
+            }
+            filters = [dice.randrange(2)] if dice.random() < 0.2 else []
+            world.create(
+                number, dice.choice(RANGES), start_revision=start, filters=filters, **flags
+            )
+        elif choice < 0.91:
+            world.cancel(number, dice.randint(0, 6))
+        elif choice < 0.95:
+            world.ask_progress(number)
+        elif choice < 0.97:
+            world.hub.progress_tick()
+        elif choice < 0.985:
+            world.restore()
+        elif world.compactable():
+            world.history.compact(dice.choice(world.compactable()[-12:]))
+        world.check_bounds()
+    world.finish()
+    return world
