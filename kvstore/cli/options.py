@@ -55,7 +55,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
 DURATION = _Duration()
 
 
-class BadUsage(click.UsageError):
+class _BadUsage(click.UsageError):
     """A command line that cannot be read, with an exit code of our own."""
 
     def __init__(self, error: click.UsageError, exit_code: int) -> None:
@@ -192,7 +192,7 @@ class _GoFlags(click.Command):
         try:
             return super().parse_args(ctx, self._normalised(args))
         except click.UsageError as error:
-            raise BadUsage(error, self._usage_exit_code) from None
+            raise _BadUsage(error, self._usage_exit_code) from None
 
     def _normalised(self, args: list[str]) -> list[str]:
         switches = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ("NodeConfig",)
@@ -46,9 +46,7 @@ class NodeConfig:
     compact_hash_check_s: float = 60.0
     """How often the leader compares the members' hashes; 0 is off."""
     corrupt_check_s: float = 0.0
-    initial_corrupt_check: bool = False
     strict_reconfig_check: bool = True
     max_learners: int = 1
     force_new_cluster: bool = False
     unsafe_no_fsync: bool = False
-    extra: Mapping[str, str] = field(default_factory=dict)

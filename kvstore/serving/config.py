@@ -144,6 +144,7 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
         compaction_sleep_ms=_seconds(settings, "compaction-sleep-interval", 0.0) * 1000,
         watch_progress_interval_s=_seconds(settings, "watch-progress-notify-interval", 0.1),
         compact_hash_check_s=hash_check_s if gates["CompactHashCheck"] else 0.0,
+        corrupt_check_s=_seconds(settings, "corrupt-check-time", 0.0),
         strict_reconfig_check=settings.flag("strict-reconfig-check"),
         max_learners=_number(settings, "max-learners", 1),
         force_new_cluster=settings.flag("force-new-cluster"),

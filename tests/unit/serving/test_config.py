@@ -149,6 +149,7 @@ def test_the_older_flags_of_gates_count_and_the_gate_itself_wins() -> None:
     assert config(*old).node.compact_hash_check_s == 5.0
     both = config(*old, "--feature-gates=CompactHashCheck=false")
     assert both.node.compact_hash_check_s == 0.0
+    assert config("--corrupt-check-time=3m").node.corrupt_check_s == 180.0
 
 
 def test_risky_and_idle_settings_are_noted() -> None:
