@@ -19,7 +19,8 @@ class NodeConfig:
     advertise_peer_urls: tuple[str, ...]
     advertise_client_urls: tuple[str, ...]
     initial_cluster: Mapping[str, tuple[str, ...]]
-    """Member name to its advertised peer URLs; read only when the data directory is new."""
+    """Member name to its advertised peer URLs; read only when the data directory is new.
+    Empty: not given, this member is alone in it."""
     initial_cluster_state: str = "new"
     initial_cluster_token: str = "etcd-cluster"
     wal_dir: Path | None = None

@@ -59,10 +59,14 @@ async def launch(
     copies = Worker("kvstore-copy")
     try:
         opened = await open_member(node.config, copies, network)
+        try:
+            return Running(node, opened, copies, network, fail)
+        except BaseException:
+            await copies.run(opened.files.close)
+            raise
     except BaseException:
         await copies.close()
         raise
-    return Running(node, opened, copies, network, fail)
 
 
 class Running:
@@ -230,13 +234,19 @@ class Running:
 
     async def _hand_over(self) -> None:
         """Gives leadership to the voter that is furthest, so that nobody waits for a timeout."""
-        progress = self.core.raft.progress()
-        voters = self.core.raft.conf.voters
-        others = [(peer.match, id_) for id_, peer in progress.items() if peer.recent_active]
-        candidates = [(m, id_) for m, id_ in others if id_ != self.member_id and id_ in voters]
-        if candidates:
-            _, target = max(candidates)
-            await self.transfer(target, min(STOP_TRANSFER_S, 3 * self.timing.election_s))
+        deadline = self._loop.time() + min(STOP_TRANSFER_S, 3 * self.timing.election_s)
+        heirs = set(self.core.raft.conf.voters) - {self.member_id}
+        while self.core.is_leader and (left_s := deadline - self._loop.time()) > 0:
+            # The others may be stopping, too: who has gone is not waited for.
+            heirs = {heir for heir in heirs if self.peers.active_since(heir) is not None}
+            progress = self.core.raft.progress()
+            able = [(progress[heir].match, heir) for heir in heirs if progress[heir].recent_active]
+            if not able:
+                return
+            _, target = max(able)
+            if await self.transfer(target, left_s):
+                return
+            heirs.remove(target)
 
     async def _drain(self) -> None:
         """Lets the write to disk and the apply under way finish."""
@@ -253,7 +263,7 @@ class Running:
             await self.loop.disk.run(lambda: self.opened.wal.write(words, True))
 
     async def transfer(self, target: int, timeout_s: float) -> bool:
-        """Hands leadership to `target`; True once it leads."""
+        """Hands leadership to `target`; True once it leads, False once it will not."""
         try:
             self.core.raft.transfer_leader(target)
         except RaftError as error:
@@ -261,9 +271,12 @@ class Running:
             return False
         self.loop.wake()
         deadline = self._loop.time() + timeout_s
-        while self._loop.time() < deadline:
-            if self.core.leader_id == target:
+        core = self.core
+        while self._loop.time() < deadline and self.peers.active_since(target) is not None:
+            if core.leader_id == target:
                 return True
+            if core.is_leader and core.raft.transferee != target:
+                return False  # Raft has given it up.
             await asyncio.sleep(self.timing.tick_s / 10)
         return False
 

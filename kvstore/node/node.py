@@ -64,7 +64,10 @@ class Node:
     # ---- life ------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Opens the data directory, joins the cluster; raises StartupError with a sentence."""
+        """Opens the data directory, joins the cluster; raises StartupError with a sentence.
+
+        A start that fails, or is cancelled, has taken down by itself what it had put up.
+        """
         assert self._running is None, "a node is started once"
         self._stop_reason = asyncio.get_running_loop().create_future()
         running = await launch(self, self._network, self._fail)
@@ -73,8 +76,11 @@ class Node:
         self.member_id = running.member_id
         try:
             await running.begin()
-        except OSError as error:
+        except BaseException as error:
+            self._stopped = True
             await running.end(clean=True)
+            if not isinstance(error, OSError):
+                raise
             urls = ", ".join(self.config.listen_peer_urls)
             raise BadConfiguration(f"cannot listen for peers at {urls}: {error}") from error
 

@@ -288,7 +288,7 @@ def _initial_cluster(
     settings: Settings, name: str, advertised: Sequence[str], data_dir: Path
 ) -> Mapping[str, tuple[str, ...]]:
     if "initial-cluster" not in settings.given:
-        return {name: tuple(advertised)}
+        return {}
     origin = settings.origin("initial-cluster")
     members: dict[str, list[str]] = {}
     owner: dict[str, str] = {}

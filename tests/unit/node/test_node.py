@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,41 @@ async def test_three_nodes_read_everywhere_what_was_written_anywhere(tmp_path: P
         for node in nodes.by_name.values():
             answer = await get(node, b"a", range_end=b"z")
             assert [kv.key for kv in answer.kvs] == [b"a", b"b", b"c"]
+
+
+@on_loop
+async def test_members_that_stop_together_do_not_wait_for_one_another(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c", heartbeat_ms=50, election_ms=700) as nodes:
+        leader = await nodes.leader()
+        others = [node for node in nodes.by_name.values() if node is not leader]
+        began = time.perf_counter()
+        # Told last, it still takes the others for its followers.
+        await asyncio.gather(*(node.stop() for node in (*others, leader)))
+        assert time.perf_counter() - began < 0.5
+
+
+@on_loop
+async def test_leadership_goes_to_the_next_voter_when_the_first_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, "a", "b", "c", heartbeat_ms=50, election_ms=700) as nodes:
+        leader = await nodes.leader()
+        transfer = leader.running.transfer
+        asked: list[int] = []
+
+        async def cut_off(target: int, timeout_s: float) -> bool:
+            if not asked:
+                nodes.network.isolate(target)
+            asked.append(target)
+            return await transfer(target, timeout_s)
+
+        monkeypatch.setattr(leader.running, "transfer", cut_off)
+        began = time.perf_counter()
+        await leader.stop()
+        assert time.perf_counter() - began < 0.5
+        assert len(asked) == 2
+        heir = next(node for node in nodes.by_name.values() if node.member_id == asked[1])
+        assert heir.is_leader
 
 
 @on_loop

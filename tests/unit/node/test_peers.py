@@ -308,6 +308,21 @@ async def test_a_restarted_peer_is_found_again_within_a_moment(tmp_path: Path) -
         assert asyncio.get_running_loop().time() - started < 0.8
 
 
+def test_round_trips_are_measured_finer_than_the_loop_tells_time(tmp_path: Path) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    name = "etcd_network_peer_round_trip_time_seconds"
+
+    async def main() -> None:
+        async with Town(tmp_path, 1, 2) as (one, _):
+            await until(lambda: one.metric(f"{name}_count", To="2"))
+            took_ms = one.metric(f"{name}_sum", To="2") * 1000
+            # uvloop's clock goes in whole milliseconds.
+            assert abs(took_ms - round(took_ms)) > 1e-6
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
+
+
 @on_a_loop
 async def test_a_peer_that_does_not_answer_pings_is_dialled_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -25,7 +25,7 @@ def test_the_defaults_are_etcds() -> None:
     made = config()
     node = made.node
     assert (node.name, node.data_dir) == ("default", Path("default.etcd"))
-    assert node.initial_cluster == {"default": ("http://localhost:2380",)}
+    assert node.initial_cluster == {}
     assert (node.heartbeat_ms, node.election_ms) == (100, 1000)
     assert node.quota_bytes == 2 * 1024**3
     assert node.compact_hash_check_s == 0.0
@@ -134,10 +134,8 @@ def test_the_cluster_list_of_a_member_that_has_data_need_not_fit(tmp_path: Path)
     assert made.node.initial_cluster == {"other": ("http://h:1",)}
 
 
-def test_the_name_is_part_of_the_default_directory_and_cluster() -> None:
-    made = config("--name=infra7")
-    assert made.node.data_dir == Path("infra7.etcd")
-    assert made.node.initial_cluster == {"infra7": ("http://localhost:2380",)}
+def test_the_name_is_part_of_the_default_directory() -> None:
+    assert config("--name=infra7").node.data_dir == Path("infra7.etcd")
 
 
 def test_bare_retentions_are_hours_or_revisions() -> None:

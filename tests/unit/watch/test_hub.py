@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -321,7 +322,7 @@ def test_a_huge_revision_is_replayed_as_it_would_have_been_delivered(
     monkeypatch.setattr(limits, "ROUND_EVENTS_MAX", 3)
     monkeypatch.setattr(limits, "PACKED_EVENTS", 4)
     keys = [b"k%02d" % number for number in range(30)]
-    forms = [
+    forms: list[dict[str, Any]] = [
         {},
         {"prev_kv": True},
         {"filters": [rpc_pb2.WatchCreateRequest.NOPUT]},
