@@ -17,7 +17,6 @@ import click
 from kvstore.cli.exits import BAD_ARGS, guarded
 
 __all__ = (
-    "BadUsage",
     "ClientCommand",
     "ClientGroup",
     "DURATION",

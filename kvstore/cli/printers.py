@@ -16,7 +16,6 @@ __all__ = (
     "FORMS",
     "Printer",
     "emit",
-    "write_raw",
 )
 
 FORMS: Final = ("simple", "json", "table", "fields", "protobuf")
