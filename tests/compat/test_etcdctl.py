@@ -1,9 +1,9 @@
 """Debian's etcdctl against etcd and against us: the same script must print the same.
 
-Each script in scripts/ runs on a fresh one-node cluster of each kind. What must differ (ids, times,
-sizes, raft indexes, hashes of the members' own) is replaced by placeholders first. What still differs
-must be explained in DIFFERENCES.md; an explanation that is not needed fails too, so that the file
-stays true.
+Each script in scripts/ runs on a fresh one-node cluster of each kind. What must differ (ids,
+times, sizes, raft indexes, hashes of the members' own) is replaced by placeholders first. What
+still differs must be explained in DIFFERENCES.md; an explanation that is not needed fails too, so
+that the file stays true.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# KVSTORE_TEST_SERVER=etcd runs the same tests against Debian's etcd: a check of the tests themselves.
+# KVSTORE_TEST_SERVER=etcd runs the same tests against Debian's etcd: that checks the tests.
 KVSTORE = tuple(
     os.environ.get("KVSTORE_TEST_SERVER", f"{sys.executable} -m kvstore.cli.main serve").split()
 )

@@ -12,7 +12,7 @@ from tests.support.servers import Cluster, Server
 
 
 class Writers:
-    """Threads that put distinct keys, each to any member that answers, and remember what was acked."""
+    """Threads that put distinct keys, to any member that answers, and remember what was acked."""
 
     def __init__(self, cluster: Cluster, count: int = 4) -> None:
         self.acked: dict[str, str] = {}
