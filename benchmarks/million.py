@@ -43,11 +43,11 @@ class Caller:
         )
         self.methods: dict[str, Any] = {}
 
-    async def __call__(self, path: str, request: Any, response: Any, timeout: float = 600) -> Any:
+    async def __call__(self, path: str, request: Any, response: Any, timeout_s: float = 600) -> Any:
         stub = self.methods.get(path)
         if stub is None:
             stub = self.methods[path] = self.channel.unary_unary(f"/etcdserverpb.{path}")
-        return response.FromString(await stub(request.SerializeToString(), timeout=timeout))
+        return response.FromString(await stub(request.SerializeToString(), timeout=timeout_s))
 
 
 async def in_parallel(count: int, one: Callable[[int], Awaitable[object]], width: int) -> None:

@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +29,7 @@ from kvstore.storage.snapshot import SnapshotHeader, SnapshotWriter
 from kvstore.storage.store import EngineInfo
 from raft.messages import Append, Heartbeat, InstallSnapshot, Message, to_wire
 from raft.types import ConfState, Entry, EntryKind, SnapshotMeta
+from tests.support.servers import free_ports
 
 CLUSTER = 0xC1
 
@@ -78,7 +78,7 @@ class Station:
         self.removed: set[int] = set()
         self.gate = asyncio.Event()
         self.directory = directory / f"member-{number}"
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         config = NodeConfig(
             name=f"m{number}",
@@ -133,13 +133,6 @@ class Station:
         self.asked.append(payload)
         await self.gate.wait()
         return b"done"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Town:

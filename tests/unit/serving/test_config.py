@@ -121,6 +121,7 @@ def test_a_whole_member_of_three() -> None:
         (["--data-dir="], "must not be empty"),
         (["--snapshot-count=0"], "at least 1"),
         (["--max-txn-ops=0"], "at least 1"),
+        (["--max-request-bytes=33554433"], "the most is 33554432"),
         (["--compaction-sleep-interval=-1s"], "at least 0s"),
     ],
 )
