@@ -25,9 +25,10 @@ __all__ = ("ApplyBatch",)
 
 
 class ApplyBatch:
-    """Entries on their way into the store. `Machine.begin` makes one; step it until it is True.
+    """Entries on their way into the store; `Machine.begin` makes one.
 
-    `results`, `changes`, `granted` and `revoked` are valid from then on.
+    `step` it until it is True, or `apply` until that is True and then `commit`.
+    `results`, `changes`, `granted` and `revoked` are valid once it is committed.
     """
 
     __slots__ = (
@@ -67,14 +68,19 @@ class ApplyBatch:
         """Leases that began and still are: the leader gives them deadlines."""
 
     def step(self, max_ops: int = 512) -> bool:
-        """Applies about `max_ops` keys' worth; True when everything is applied and committed.
+        """Applies about `max_ops` keys' worth; True when everything is applied and committed."""
+        if not self.apply(max_ops):
+            return False
+        self.commit()
+        return True
+
+    def apply(self, max_ops: int) -> bool:
+        """Applies about `max_ops` keys' worth; True when nothing is left but to commit.
 
         Any exception but EtcdError (which becomes a result) ends the batch without a trace.
         """
         try:
-            if not self._work(max_ops):
-                return False
-            self._finish(True)
+            return self._work(max_ops)
         except DecodeError as error:
             self.abandon()
             entry = self._entries[len(self.results)]
@@ -82,7 +88,14 @@ class ApplyBatch:
         except BaseException:
             self.abandon()
             raise
-        return True
+
+    def commit(self) -> None:
+        """Makes the batch the machine's state. If that fails, nothing has happened."""
+        try:
+            self._finish(True)
+        except BaseException:
+            self.abandon()
+            raise
 
     def abandon(self) -> None:
         """Drops the batch; the machine stays as it was before. Idempotent until committed."""

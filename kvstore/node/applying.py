@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvstore.machine import ApplyBatch, Machine, Result
@@ -47,6 +47,8 @@ class Applier:
         self._batch: ApplyBatch | None = None
         self._entries: list[Entry] = []
         self._began = 0.0
+        self.time_commit: Callable[[], Callable[[], None]] = lambda: _not_timed
+        """Called when a commit to the store begins; what it returns, when it has ended."""
         self.slow = 0
         """Batches that took longer than SLOW_APPLY_S (for the metrics)."""
         self._paused = False
@@ -102,8 +104,11 @@ class Applier:
             self._began = self._core.clock()
             waiting = self._core.proposals.waiting
             self._batch = self.machine.begin(self._entries, waiting)
-        if self._batch.step(APPLY_SLICE_OPERATIONS):
+        if self._batch.apply(APPLY_SLICE_OPERATIONS):
             batch, self._batch = self._batch, None
+            ended = self.time_commit()
+            batch.commit()
+            ended()
             if self._core.clock() - self._began > SLOW_APPLY_S:
                 self.slow += 1
             self._finish(batch)
@@ -199,6 +204,10 @@ class Applier:
             self._kept_bytes -= self._kept.popleft()[1]
         if target - raft.first_index >= max(1, self._catchup_entries // 10):
             raft.compact_log(target)
+
+
+def _not_timed() -> None:
+    """Nobody measures commits."""
 
 
 def _hex(ids: Sequence[int]) -> str:

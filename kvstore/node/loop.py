@@ -74,6 +74,7 @@ class MemberLoop:
         self._metrics = metrics
         self._fail = fail
         self._fsync = fsync
+        core.applier.time_commit = self._time_commit
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._running = False
@@ -174,6 +175,10 @@ class MemberLoop:
                 self._turn()
 
         self.disk.submit(write, report)
+
+    def _time_commit(self) -> Callable[[], None]:
+        began = time.perf_counter()
+        return lambda: self._metrics.backend_commit_seconds.observe(time.perf_counter() - began)
 
     def installed(self, persist: Persist, batch: WalBatch | None) -> None:
         """A snapshot is in place; the rest of its persist, if any, is written now."""
