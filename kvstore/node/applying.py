@@ -66,6 +66,8 @@ class Applier:
         self._foresight = Foresight()
         self.on_loop: Callable[[Callable[[], None]], None] | None = None
         """Calls something on the loop from any thread; None: there is none, commit in place."""
+        self.time_commit: Callable[[], Callable[[], None]] = lambda: _not_timed
+        """Called when a commit to the store begins; what it returns, when it has ended."""
         self._began = 0.0
         self.slow = 0
         """Batches that took longer than SLOW_APPLY_S (for the metrics)."""
@@ -154,13 +156,20 @@ class Applier:
     def _commit(self, batch: ApplyBatch) -> None:
         """Here, or in the background if the batch was begun anew for that."""
         on_loop = self.on_loop
+        ended = self.time_commit()
         if on_loop is None or self._slices <= LONG_BATCH_SLICES:
             batch.commit()
+            ended()
             self._batch = None
             self._finish(batch)
             return
         self._committing = True
-        batch.commit_in_background(lambda error: on_loop(lambda: self._committed(batch, error)))
+
+        def committed(error: BaseException | None) -> None:
+            ended()
+            self._committed(batch, error)
+
+        batch.commit_in_background(lambda error: on_loop(lambda: committed(error)))
 
     def _committed(self, batch: ApplyBatch, error: BaseException | None) -> None:
         if self._batch is not batch:
@@ -310,6 +319,10 @@ class Applier:
             self._kept_bytes -= self._kept.popleft()[1]
         if target - raft.first_index >= max(1, self._catchup_entries // 10):
             raft.compact_log(target)
+
+
+def _not_timed() -> None:
+    """Nobody measures commits."""
 
 
 def _hex(ids: Sequence[int]) -> str:

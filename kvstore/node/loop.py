@@ -77,6 +77,7 @@ class MemberLoop:
         self._fsync = fsync
         self._loop = asyncio.get_running_loop()
         core.applier.on_loop = self._from_thread
+        core.applier.time_commit = self._time_commit
         self._scheduled = False
         self._running = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -181,6 +182,10 @@ class MemberLoop:
                 self._turn()
 
         self.disk.submit(write, report)
+
+    def _time_commit(self) -> Callable[[], None]:
+        began = time.perf_counter()
+        return lambda: self._metrics.backend_commit_seconds.observe(time.perf_counter() - began)
 
     def _from_thread(self, call: Callable[[], None]) -> None:
         """Makes `call` part of a turn; from any thread, without effect once the loop is closed."""

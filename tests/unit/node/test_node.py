@@ -43,6 +43,25 @@ async def test_one_node_writes_reads_and_remembers(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_commits_to_the_store_are_measured_one_by_one(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as nodes:
+        node = nodes.by_name["a"]
+        sample = node.metrics.registry.get_sample_value
+        name = "etcd_disk_backend_commit_duration_seconds"
+        await until(lambda: node.machine.cluster_version)
+        await put(node, b"first")
+        before = (sample(f"{name}_count"), sample(f"{name}_sum"))
+        began = time.perf_counter()
+        for _ in range(10):
+            await put(node, b"k")
+        took_s = time.perf_counter() - began
+        after = (sample(f"{name}_count"), sample(f"{name}_sum"))
+        count, sum_s = (y - x for x, y in zip(before, after, strict=True))  # type: ignore[operator]
+        assert 10 <= count <= 12
+        assert 0 < sum_s < took_s
+
+
+@on_loop
 async def test_three_nodes_read_everywhere_what_was_written_anywhere(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as nodes:
         for name, node in nodes.by_name.items():
