@@ -241,11 +241,11 @@ class Running:
         while self.core.is_leader and (left_s := deadline - self._loop.time()) > 0:
             # The others may be stopping, too: who has gone is not waited for.
             heirs = {heir for heir in heirs if self.peers.active_since(heir) is not None}
-            progress = self.core.raft.progress()
-            able = [(progress[heir].match, heir) for heir in heirs if progress[heir].recent_active]
-            if not able:
+            if not heirs:
                 return
-            _, target = max(able)
+            progress = self.core.raft.progress()
+            # Who was heard lately first; but each quorum check forgets that, so it is no condition.
+            target = max(heirs, key=lambda h: (progress[h].recent_active, progress[h].match))
             if await self.transfer(target, left_s):
                 return
             heirs.remove(target)
