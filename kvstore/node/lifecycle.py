@@ -85,6 +85,7 @@ class Running:
         self.opened = opened
         self.network = network
         self.copies = copies
+        self.answers = Worker("kvstore-answers")
         self.cluster_id = opened.cluster_id
         self.member_id = opened.member_id
         self.timing = Timing(config.heartbeat_ms, max(2, config.election_ms // config.heartbeat_ms))
@@ -225,6 +226,7 @@ class Running:
         await self.loop.stop()
         await self.copies.run(lambda: self._close_files(clean))
         await self.copies.close()
+        await self.answers.close()
 
     def _close_files(self, clean: bool) -> None:
         self.opened.wal.close()
