@@ -190,9 +190,9 @@ def parse_int(text: str, what: str) -> int:
         raise bad_args(f"bad {what} ({text!r} is not a number)") from None
 
 
-def parse_lease(text: str) -> int:
+def parse_lease(text: str, what: str = "lease ID arg") -> int:
     """A lease id in hexadecimal."""
-    return _parse_hex(text, "lease ID", 63)
+    return _parse_hex(text, what, 63)
 
 
 def parse_member(text: str) -> int:

@@ -42,8 +42,6 @@ _ADVICE: Final = {
     "etcdserver: request timed out": "is a majority of the members running? see"
     " `kvstore endpoint status --cluster`",
     "etcdserver: user name is empty": "the server wants --user",
-    "etcdserver: mvcc: required revision has been compacted": "that history is gone; newer"
-    " revisions can be read",
 }
 """What to do about a server's refusal that does not say so itself."""
 

@@ -73,7 +73,7 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
-    cli()
+    cli(prog_name="kvstore")
 
 
 if __name__ == "__main__":

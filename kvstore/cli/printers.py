@@ -12,7 +12,11 @@ from typing import Any, Final
 
 from kvstore.cli.exits import BAD_FEATURE, CliError
 
-__all__ = ("FORMS", "Printer", "emit")
+__all__ = (
+    "FORMS",
+    "Printer",
+    "emit",
+)
 
 FORMS: Final = ("simple", "json", "table", "fields", "protobuf")
 

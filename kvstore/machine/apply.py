@@ -25,7 +25,7 @@ from kvstore.machine.jobs import Job
 from kvstore.machine.results import Change, Result
 from raft.types import Entry, EntryKind
 
-__all__ = ("ApplyBatch",)
+__all__ = ("ApplyBatch", "Owner")
 
 
 class Owner(Protocol):

@@ -7,6 +7,7 @@ __all__ = (
     "COUNT_CACHE_ENTRIES",
     "LEASE_TTL_MAX_S",
     "SLICE_DELETES",
+    "SLICE_OPERATIONS",
     "SLICE_RECORDS",
     "SLICE_VALUES",
     "STALE_RUN",
@@ -23,6 +24,9 @@ SLICE_DELETES = 512
 
 CHANGES_MAX = 16_384
 """Changes that a batch keeps for the watchers; of a larger one they read the history."""
+
+SLICE_OPERATIONS = 512
+"""Operations of a transaction that are judged or run between two yields (10 µs for a put)."""
 
 STALE_RUN = 24
 """Superseded versions of one key that a walk steps over before it seeks to the next key."""

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from kvstore import errors
 from kvstore.machine.draft import Draft
 from kvstore.machine.jobs import Job
-from kvstore.machine.limits import SLICE_VALUES
+from kvstore.machine.limits import SLICE_OPERATIONS, SLICE_VALUES
 from kvstore.machine.mvcc import fetch, newest, stored
 from kvstore.machine.ranges import RangeReader, select
 from kvstore.machine.tables import Version, range_bounds
@@ -56,10 +56,29 @@ class TxnPath(NamedTuple):
     """One for each nested transaction among `ops`, in order."""
 
 
-def choose_path(reader: RangeReader, request: TxnRequest) -> Job[TxnPath]:
+class _Pace:
+    """Counts operations: nested transactions may hold tens of thousands in one request."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = SLICE_OPERATIONS
+
+    def full(self) -> bool:
+        """Counts one; whether it is time to yield."""
+        self._left -= 1
+        if self._left:
+            return False
+        self._left = SLICE_OPERATIONS
+        return True
+
+
+def choose_path(reader: RangeReader, request: TxnRequest, pace: _Pace) -> Job[TxnPath]:
     """Judges all guards that matter, against the state of `reader`."""
     succeeded = True
     for compare in request.compare:
+        if pace.full():
+            yield
         holds = yield from _holds(reader, compare)
         if not holds:
             succeeded = False
@@ -67,8 +86,10 @@ def choose_path(reader: RangeReader, request: TxnRequest) -> Job[TxnPath]:
     ops = request.success if succeeded else request.failure
     nested = []
     for op in ops:
+        if pace.full():
+            yield
         if op.WhichOneof("request") == "request_txn":
-            path = yield from choose_path(reader, op.request_txn)
+            path = yield from choose_path(reader, op.request_txn, pace)
             nested.append(path)
     return TxnPath(succeeded, ops, nested)
 
@@ -149,8 +170,10 @@ def _ops_on(path: TxnPath) -> Iterator[RequestOp]:
             yield op
 
 
-def _check_puts(draft: Draft, path: TxnPath) -> None:
+def _check_puts(draft: Draft, path: TxnPath, pace: _Pace) -> Job[None]:
     for op in _ops_on(path):
+        if pace.full():
+            yield
         if op.WhichOneof("request") == "request_put":
             put = op.request_put
             if (put.ignore_value or put.ignore_lease) and draft.newest(put.key) is None:
@@ -159,8 +182,10 @@ def _check_puts(draft: Draft, path: TxnPath) -> None:
                 raise errors.LEASE_NOT_FOUND
 
 
-def _check_ranges(reader: RangeReader, path: TxnPath) -> None:
+def _check_ranges(reader: RangeReader, path: TxnPath, pace: _Pace) -> Job[None]:
     for op in _ops_on(path):
+        if pace.full():
+            yield
         if op.WhichOneof("request") == "request_range":
             revision = op.request_range.revision
             if revision > reader.revision:
@@ -173,16 +198,18 @@ def _check_ranges(reader: RangeReader, path: TxnPath) -> None:
 def write_txn(draft: Draft, request: TxnRequest) -> Job[bytes]:
     """Applies a transaction; returns its TxnResponse without header."""
     reader = draft.reader()
-    path = yield from choose_path(reader, request)
-    _check_puts(draft, path)
-    _check_ranges(reader, path)
-    return (yield from _execute(draft, path))
+    pace = _Pace()
+    path = yield from choose_path(reader, request, pace)
+    yield from _check_puts(draft, path, pace)
+    yield from _check_ranges(reader, path, pace)
+    return (yield from _execute(draft, path, pace))
 
 
 def read_txn(reader: RangeReader, request: TxnRequest) -> Job[bytes]:
     """Answers a transaction that only reads; returns its TxnResponse without header."""
-    path = yield from choose_path(reader, request)
-    _check_ranges(reader, path)
+    pace = _Pace()
+    path = yield from choose_path(reader, request, pace)
+    yield from _check_ranges(reader, path, pace)
     parts = [_SUCCEEDED if path.succeeded else b""]
     for op in path.ops:
         assert op.WhichOneof("request") == "request_range", "a read-only transaction writes"
@@ -191,11 +218,13 @@ def read_txn(reader: RangeReader, request: TxnRequest) -> Job[bytes]:
     return b"".join(parts)
 
 
-def _execute(draft: Draft, path: TxnPath) -> Job[bytes]:
+def _execute(draft: Draft, path: TxnPath, pace: _Pace) -> Job[bytes]:
     wanted = draft.wanted
     parts = [_SUCCEEDED if path.succeeded else b""]
     nested = iter(path.nested)
     for op in path.ops:
+        if pace.full():
+            yield
         kind = op.WhichOneof("request")
         header = b""
         body = b""
@@ -209,7 +238,7 @@ def _execute(draft: Draft, path: TxnPath) -> Job[bytes]:
         elif kind == "request_delete_range":
             body = yield from delete_range(draft, op.request_delete_range)
         elif kind == "request_txn":
-            body = yield from _execute(draft, next(nested))
+            body = yield from _execute(draft, next(nested), pace)
             header = _EMPTY_HEADER
         if wanted:
             header = header or _nested_header(draft.reading_revision)

@@ -7,8 +7,9 @@ state comes by itself, as a snapshot from the leader.
 *Restart*: the files decide (`recovery`); an --initial-cluster that is given is only compared, to
 notice the files of another cluster.
 
-A member that has run before but finds its files gone must not begin again under its old id: it
-would have forgotten what it voted for. It is refused with the advice to replace it.
+A member that has run before but finds its files, or its log alone, gone must not begin again
+under its old id: it would have forgotten what it voted for. It is refused with the advice to
+replace it. Only a beginning that was interrupted before there was a log is begun anew.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ class Opened:
 
 
 async def open_member(config: NodeConfig, worker: Worker, network: PeerNetwork) -> Opened:
-    """Locks the data directory and opens or creates everything in it; raises StartupError."""
+    """Locks the data directory and opens or creates everything in it.
+
+    Raises StartupError or a StorageError.
+    """
     if config.initial_cluster_state not in ("new", "existing"):
         raise BadConfiguration(
             f"--initial-cluster-state is {config.initial_cluster_state!r}; it must be 'new' or "
@@ -73,10 +77,9 @@ async def open_member(config: NodeConfig, worker: Worker, network: PeerNetwork) 
         )
     files = await worker.run(lambda: MemberFiles.lock(config))
     try:
-        if files.has_log():
+        if await worker.run(files.has_log):
             return await _restart(config, files, worker, network)
         own = _own_urls(config)
-        await worker.run(files.clear_unfinished)
         if config.initial_cluster_state == "existing":
             return await _join(config, files, worker, network, own)
         return await _found(config, files, worker, network, own)
@@ -108,9 +111,7 @@ def _own_urls(config: NodeConfig) -> tuple[str, ...]:
 # ---- a new cluster ----------------------------------------------------------------------------
 
 
-def first_members(
-    initial_cluster: Mapping[str, tuple[str, ...]], token: str
-) -> dict[int, Member]:
+def first_members(initial_cluster: Mapping[str, tuple[str, ...]], token: str) -> dict[int, Member]:
     """The members of a new cluster, by the ids that all of them compute alike."""
     members: dict[int, Member] = {}
     for name, urls in initial_cluster.items():
@@ -142,6 +143,7 @@ async def _found(
     hard_state = HardState(term=GENESIS[1], vote=NO_NODE, commit=GENESIS[0])
 
     def create() -> Opened:
+        files.begin()
         machine = Machine(files.open_store(), files.machine_config)
         machine.bootstrap(members.values(), index=GENESIS[0], term=GENESIS[1])
         # The log, which is what makes the directory count, comes last.
@@ -204,23 +206,19 @@ async def _join(
     hard_state = HardState(0, NO_NODE, 0)
 
     def create() -> Opened:
+        files.begin()
         machine = Machine(files.open_store(), files.machine_config)
         identity = WalIdentity(cluster.cluster_id, member.id)
         wal = files.create_log(identity, (0, 0), hard_state)
         start = Start(hard_state, ConfState(()), (0, 0), [])
-        return Opened(
-            files, cluster.cluster_id, member.id, wal, start, machine, cluster.members
-        )
+        return Opened(files, cluster.cluster_id, member.id, wal, start, machine, cluster.members)
 
     return await worker.run(create)
 
 
 def _other_urls(config: NodeConfig) -> list[str]:
     return [
-        url
-        for name, urls in config.initial_cluster.items()
-        if name != config.name
-        for url in urls
+        url for name, urls in config.initial_cluster.items() if name != config.name for url in urls
     ]
 
 
@@ -237,9 +235,7 @@ async def _ask_any(network: PeerNetwork, urls: list[str], patience_s: float) -> 
 
     tasks = [asyncio.ensure_future(ask(url)) for url in urls]
     try:
-        done, _ = await asyncio.wait(
-            tasks, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(tasks, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         return next(iter(done)).result() if done else None
     finally:
         for task in tasks:

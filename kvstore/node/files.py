@@ -20,6 +20,7 @@ from kvstore.node.config import NodeConfig
 from kvstore.node.leasing import minimum_ttl_s
 from kvstore.storage import snapshot
 from kvstore.storage.disk import Disk, OsDisk
+from kvstore.storage.errors import WalMissing
 from kvstore.storage.layout import DirectoryLock, Layout, StoreMark, boot_id
 from kvstore.storage.lmdb_store import LmdbStore
 from kvstore.storage.store import ReadTxn, Store
@@ -99,25 +100,61 @@ class MemberFiles:
     # ---- the log ---------------------------------------------------------------------------
 
     def has_log(self) -> bool:
-        """Whether a member has begun here; its log is the last thing that beginning creates."""
-        return log_exists(self._disk, self.log_dir)
+        """Whether a member has begun here; its log is the last thing that beginning creates.
 
-    def clear_unfinished(self) -> None:
-        """Removes state of a beginning that was interrupted before it had a log."""
-        for path in snapshot.snapshots(self._disk, self.snapshot_dir):
-            self._disk.unlink(path)
-        for path in (self._layout.store, self._lock_of(self._layout.store)):
-            self._disk.unlink(path)
+        Raises WalMissing if one has begun and its log is gone: it must not begin again, with
+        its votes forgotten. Only a beginning that still says of itself that it never came to a
+        log may be made void.
+        """
+        if log_exists(self._disk, self.log_dir):
+            return True
+        if not self._disk.exists(self._layout.beginning):
+            # The mark stands before the first store does, and outlives it.
+            remains = [self._layout.store, self._layout.store_mark]
+            remains += snapshot.snapshots(self._disk, self.snapshot_dir)
+            for path in remains:
+                if self._disk.exists(path):
+                    raise WalMissing(self.log_dir, path)
+        return False
+
+    def begin(self) -> None:
+        """Before anything of a new member is made: notes durably that it has no log yet.
+
+        What an interrupted beginning left is removed. Not for a restore: one that was interrupted
+        must be refused by `has_log` and not begun anew, empty.
+        """
+        layout = self._layout
+        if self._disk.exists(layout.beginning):
+            for path in snapshot.snapshots(self._disk, self.snapshot_dir):
+                self._disk.unlink(path)
+            for path in (layout.store, self._lock_of(layout.store)):
+                self._disk.unlink(path)
+        else:
+            self._disk.create(layout.beginning).close()
+            self._disk.sync_dir(layout.member)
+
+    def _begun(self) -> None:
+        """There is a log. Before a promise goes into it, nothing may call it a beginning."""
+        if self._disk.exists(self._layout.beginning):
+            self._disk.unlink(self._layout.beginning)
+            self._disk.sync_dir(self._layout.member)
 
     def create_log(
         self, identity: WalIdentity, base: tuple[int, int], hard_state: HardState
     ) -> Wal:
-        """A new, empty log behind `base`."""
-        return Wal.create(self._disk, self.log_dir, identity, base=base, hard_state=hard_state)
+        """A new, empty log behind `base`; with it the member has begun."""
+        wal = Wal.create(self._disk, self.log_dir, identity, base=base, hard_state=hard_state)
+        self._begun()
+        return wal
 
-    def open_log(self, *, keep_after: int) -> tuple[Wal, Recovered]:
-        """The log with its entries behind `keep_after`; raises WalCorrupt with advice."""
-        return Wal.open(self._disk, self.log_dir, keep_after=keep_after)
+    def open_log(self, *, keep_after: int, applied: int) -> tuple[Wal, Recovered]:
+        """The log with its entries behind `keep_after`; raises WalCorrupt with advice.
+
+        `applied` is what the store has applied: a log that ends before it is refused.
+        """
+        wal, recovered = Wal.open(self._disk, self.log_dir, keep_after=keep_after, applied=applied)
+        self._begun()
+        return wal, recovered
 
     # ---- the store -------------------------------------------------------------------------
 
@@ -158,6 +195,13 @@ class MemberFiles:
             self._store.close()
             self._store = None
 
+    def close_store_clean(self) -> None:
+        """Closes the store, if it is open, so that it can be believed after a power loss, too."""
+        if self._store is not None:
+            self._store.sync()
+            self.close_store()
+            self._mark.set_clean()
+
     def set_store_aside(self) -> None:
         """Moves a store that must not be used out of the way, in case somebody wants to see it."""
         aside = self._layout.set_store_aside(self._disk, "aside")
@@ -194,9 +238,7 @@ class MemberFiles:
 
     def snapshots(self) -> list[SnapshotFile]:
         """All snapshot files by their names, newest first; unchecked."""
-        return [
-            _snapshot_file(path) for path in snapshot.snapshots(self._disk, self.snapshot_dir)
-        ]
+        return [_snapshot_file(path) for path in snapshot.snapshots(self._disk, self.snapshot_dir)]
 
     def check_snapshot(self, file: SnapshotFile) -> SnapshotMeta:
         """Reads all of a snapshot; returns what it is of, or raises SnapshotCorrupt."""
@@ -244,12 +286,9 @@ class MemberFiles:
 
     def close(self, *, clean: bool = False) -> None:
         """Closes the store and gives the directory free; `clean`: all of it is on disk."""
-        if self._store is not None and clean:
-            self._store.sync()
-        opened = self._store is not None
+        if clean:
+            self.close_store_clean()
         self.close_store()
-        if opened and clean:
-            self._mark.set_clean()
         self._lock.release()
 
 

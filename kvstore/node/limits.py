@@ -57,7 +57,7 @@ MAX_WAITING_READS = 50_000
 """Linearizable reads that wait for confirmation, and reads that wait for a free view."""
 
 MAX_PINNED_VIEWS = 24
-"""Reads that hold a store transaction across loop turns (LMDB has 126 reader slots)."""
+"""Reads that hold a store transaction across loop turns."""
 
 READ_PIN_LIMIT_S = 30.0
 """A read that runs longer is abandoned: its pinned view makes the store file grow."""

@@ -5,6 +5,10 @@ the log has been cut behind), and the store (a view of the state that costs noth
 The log and the snapshots are the truth. The store is used when it can be trusted: it was closed
 in order, or the machine has not been down since. Otherwise it is built anew from a snapshot, and
 Raft applies the rest of the log again.
+
+A store that can be trusted and has applied more than the log holds proves that the log lost
+entries which this member had acknowledged. It must not go on: its vote could elect a leader that
+never had them.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from kvstore.node.config import NodeConfig
 from kvstore.node.errors import DataDirUnusable
 from kvstore.node.files import MemberFiles, SnapshotFile
 from kvstore.node.membership import conf_change
-from kvstore.storage.errors import StorageError
+from kvstore.storage.errors import StorageError, WalCorrupt
 from kvstore.storage.wal import Recovered, Wal
 from raft.types import ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState
 
@@ -49,9 +53,24 @@ def recover(files: MemberFiles, config: NodeConfig) -> tuple[Wal, Start, Machine
         else [machine.applied_index - config.snapshot_catchup_entries],
         default=0,
     )
-    wal, recovered = files.open_log(keep_after=max(0, keep_after))
+    try:
+        wal, recovered = files.open_log(
+            keep_after=max(0, keep_after), applied=0 if machine is None else machine.applied_index
+        )
+    except WalCorrupt:
+        if machine is not None:
+            # The store may be the only witness; the next try must be refused as well, even if
+            # the machine is restarted before it.
+            files.close_store_clean()
+        raise
     if recovered.torn is not None:
         _LOG.warning("the last write of the log was interrupted and cut off: %s", recovered.torn)
+    if recovered.refilled_bytes:
+        _LOG.warning(
+            "the last segment of the log was %d bytes shorter than it was made, and was filled up "
+            "with zeros",
+            recovered.refilled_bytes,
+        )
     if machine is None or not _fits(machine.applied_index, machine.applied_term, recovered):
         machine = _rebuild(files, snapshots, recovered)
     if config.force_new_cluster:
@@ -93,9 +112,7 @@ def _fits(index: int, term: int, recovered: Recovered) -> bool:
     return _term_at(recovered, index) == term
 
 
-def _rebuild(
-    files: MemberFiles, snapshots: list[SnapshotFile], recovered: Recovered
-) -> Machine:
+def _rebuild(files: MemberFiles, snapshots: list[SnapshotFile], recovered: Recovered) -> Machine:
     """The store anew, from the newest sound snapshot that the log continues."""
     files.close_store()
     files.set_store_aside()

@@ -1,4 +1,4 @@
-"""The descriptor pool of all our generated messages, apart from protobuf's default one."""
+"""The descriptor pool of our generated messages, apart from protobuf's default one."""
 
 from google.protobuf.descriptor_pool import DescriptorPool
 

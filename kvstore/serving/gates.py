@@ -37,9 +37,10 @@ GATES: Mapping[str, Gate] = {
         ),
         Gate(
             "CompactHashCheck",
-            False,
+            True,
             Kind.IMPLEMENTED,
-            "the leader compares the hashes of the members' data, every --compact-hash-check-time",
+            "the leader compares the hashes of the members' data, every --compact-hash-check-time "
+            "(etcd's default is off)",
             "experimental-compact-hash-check-enabled",
         ),
         Gate(

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from .disk import Disk
-from .errors import SnapshotCorrupt
-from .snapshot import SnapshotHeader, content_bytes, snapshot_name, verify
+from kvstore.storage.disk import Disk
+from kvstore.storage.errors import SnapshotCorrupt
+from kvstore.storage.snapshot import SnapshotHeader, content_bytes, snapshot_name, verify
 
 __all__ = ("unwrap",)
 

@@ -1,7 +1,8 @@
 """The offline check of a data directory: every checksum of the log, the snapshots, the store.
 
 Reads only. It refuses a directory that a process is using, since what it would read there is
-half of something. It knows nothing of what the records mean.
+half of something. It knows nothing of what the records mean, so it cannot see that the store has
+applied more than the log still holds; a start does, and refuses.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Final
 import google_crc32c
 import lmdb
 
-from .disk import Disk, OsDisk
-from .errors import DiskFailed, SnapshotCorrupt, WalCorrupt, WalMissing
-from .layout import DirectoryLock, Layout, StoreMark, boot_id
-from .limits import KEY_BYTES_MAX
-from .long_keys import ID_BYTES, NODES
-from .sealed import CRC_BYTES, RESIDUE, table_seed
-from .snapshot import snapshots, verify
-from .wal_scan import scan_log
+from kvstore.storage.disk import Disk, OsDisk
+from kvstore.storage.errors import DiskFailed, SnapshotCorrupt, WalCorrupt, WalMissing
+from kvstore.storage.layout import DirectoryLock, Layout, StoreMark, boot_id
+from kvstore.storage.limits import KEY_BYTES_MAX
+from kvstore.storage.long_keys import ID_BYTES, NODES
+from kvstore.storage.sealed import CRC_BYTES, RESIDUE, table_seed
+from kvstore.storage.snapshot import snapshots, verify
+from kvstore.storage.wal_scan import scan_log
 
 __all__ = ("Finding", "Report", "check_data_dir")
 
@@ -101,6 +102,9 @@ class _Check:
         try:
             scan = scan_log(self._disk, directory, keep_after=snapshot_index)
         except (WalCorrupt, WalMissing, DiskFailed) as error:
+            if isinstance(error, WalMissing) and self._disk.exists(self._layout.beginning):
+                self.notes.append("log: none; the first start was interrupted, begin it again")
+                return
             self._find(str(directory), str(error))
             return
         first, last = scan.segments[0].header.first_index, scan.last[0]
@@ -110,8 +114,14 @@ class _Check:
         )
         if scan.torn is not None:
             self.notes.append(
-                f"log: unfinished last write at byte {scan.torn.offset} of {scan.torn.path.name}; "
-                "the next start cuts it off"
+                f"log: torn, unfinished last write at byte {scan.torn.offset} of "
+                f"{scan.torn.path.name} ({scan.torn.why}); the next start cuts it off"
+            )
+        if scan.missing_bytes:
+            self.notes.append(
+                f"log: {scan.segments[-1].path.name} is {scan.missing_bytes} bytes shorter than it "
+                f"was made; the next start fills it up with zeros (whether anything stood behind "
+                f"entry {scan.last[0]} cannot be seen from here)"
             )
         if first > snapshot_index + 1:
             self._find(

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from .errors import DiskFailed
+from kvstore.storage.errors import DiskFailed
 
 __all__ = ("Disk", "File", "OsDisk", "OsFile", "make_directory")
 

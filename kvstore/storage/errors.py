@@ -74,12 +74,17 @@ class WalCorrupt(_Damaged):
 
 
 class WalMissing(StorageError):
-    """There is no log in the directory."""
+    """There is no log in the directory; `remains` is what shows that there was one."""
 
-    def __init__(self, directory: Path | str) -> None:
+    def __init__(self, directory: Path | str, remains: Path | str | None = None) -> None:
+        shown = "." if remains is None else f", but {remains} shows that a member was here."
         super().__init__(
-            f"no log segment in {directory}. If this member ran before, its log is lost: "
-            f"{REPLACE_MEMBER} If it is new, the directory should not exist yet."
+            f"no log segment in {directory}{shown} Without its log a member no longer knows what "
+            "it voted for. If the directory was moved, deleted or is not mounted (see --wal-dir), "
+            "put it back and start again. If an interrupted `snapshot restore` left this, run it "
+            "again into an empty data directory. If the log is lost, replace this member: on a "
+            "healthy member run `member remove` for it, move its data directory aside, run "
+            "`member add`, and start it empty with --initial-cluster-state=existing."
         )
 
 

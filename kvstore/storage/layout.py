@@ -1,6 +1,7 @@
 """Where a member's files are, who may use them, and whether the live store can be believed.
 
     <data-dir>/member/lock        held by the running process, names its pid
+    <data-dir>/member/beginning   there until the first log is; what else is here then is void
     <data-dir>/member/wal/        the log (or --wal-dir)
     <data-dir>/member/snap/       snapshot files
     <data-dir>/member/db/store.mdb   the live store; store.mark says how it was last left
@@ -23,8 +24,8 @@ from typing import Final
 import google_crc32c
 import msgpack
 
-from .disk import Disk, make_directory
-from .errors import DirectoryLocked, DiskFailed
+from kvstore.storage.disk import Disk, make_directory
+from kvstore.storage.errors import DirectoryLocked, DiskFailed
 
 __all__ = ("DirectoryLock", "Layout", "StoreMark", "StoreTrust", "boot_id")
 
@@ -43,6 +44,7 @@ class Layout:
         self.store = self.db / "store.mdb"
         self.store_mark = self.db / "store.mark"
         self.lock_file = self.member / "lock"
+        self.beginning = self.member / "beginning"
 
     def create(self, disk: Disk) -> None:
         """Makes the directories that are missing, durably. The log makes its own."""

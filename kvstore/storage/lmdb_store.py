@@ -19,8 +19,8 @@ from typing import Final, NoReturn, cast
 
 import lmdb
 
-from .errors import CopyStopped, StorageError, StoreCorrupt, StoreFailed, StoreFull
-from .limits import (
+from kvstore.storage.errors import CopyStopped, StorageError, StoreCorrupt, StoreFailed, StoreFull
+from kvstore.storage.limits import (
     COPY_CHUNK_BYTES,
     COPY_PAUSE_S,
     MAP_BYTES_MIN,
@@ -28,9 +28,9 @@ from .limits import (
     READERS_MAX,
     SPARE_TXNS,
 )
-from .lmdb_txn import LmdbLongTxn, LmdbReadTxn, LmdbTable, LmdbWriteTxn
-from .sealed import table_seed
-from .store import EngineInfo, ReadTxn, TableSpec
+from kvstore.storage.lmdb_txn import LmdbLongTxn, LmdbReadTxn, LmdbTable, LmdbWriteTxn
+from kvstore.storage.sealed import table_seed
+from kvstore.storage.store import EngineInfo, ReadTxn, TableSpec
 
 __all__ = ("LmdbStore", "tail_name")
 

@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple, NoReturn
 import google_crc32c
 import lmdb
 
-from .errors import StorageError, StoreCorrupt
-from .limits import KEY_BYTES_MAX
-from .long_keys import LongKeys, pointer_of
-from .sealed import CRC_BYTES, RESIDUE, seal
+from kvstore.storage.errors import StorageError, StoreCorrupt
+from kvstore.storage.limits import KEY_BYTES_MAX
+from kvstore.storage.long_keys import LongKeys, pointer_of
+from kvstore.storage.sealed import CRC_BYTES, RESIDUE, seal
 
 __all__ = ("LmdbLongTxn", "LmdbReadTxn", "LmdbTable", "LmdbWriteTxn")
 

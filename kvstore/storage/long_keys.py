@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
-from .limits import KEY_BYTES_MAX
+from kvstore.storage.limits import KEY_BYTES_MAX
 
 __all__ = ("ID_BYTES", "NODES", "Engine", "LongKeys", "pointer_of")
 

@@ -15,9 +15,9 @@ from typing import Final
 
 import msgpack
 
-from .errors import CopyStopped, StoreCorrupt, StoreFailed, StoreFull
-from .limits import KEY_BYTES_MAX
-from .store import EngineInfo, ReadTxn, TableSpec
+from kvstore.storage.errors import CopyStopped, StoreCorrupt, StoreFailed, StoreFull
+from kvstore.storage.limits import KEY_BYTES_MAX
+from kvstore.storage.store import EngineInfo, ReadTxn, TableSpec
 
 __all__ = ("MemoryReadTxn", "MemoryStore", "MemoryWriteTxn")
 

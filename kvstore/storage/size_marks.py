@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
-from .limits import SIZE_MARK_BYTES
+from kvstore.storage.limits import SIZE_MARK_BYTES
 
 __all__ = ("SizeMarks",)
 

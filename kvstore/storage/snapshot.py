@@ -23,12 +23,15 @@ from typing import Final
 import google_crc32c
 import msgpack
 
+from kvstore.storage.disk import Disk, File, make_directory
+from kvstore.storage.errors import SnapshotCorrupt
+from kvstore.storage.limits import (
+    SNAPSHOT_CHUNK_BYTES,
+    SNAPSHOT_CHUNK_BYTES_MAX,
+    SNAPSHOT_SYNC_BYTES,
+)
+from kvstore.storage.store import EngineInfo, ReadTxn, Store
 from raft.types import ConfState
-
-from .disk import Disk, File, make_directory
-from .errors import SnapshotCorrupt
-from .limits import SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_SYNC_BYTES
-from .store import EngineInfo, ReadTxn, Store
 
 __all__ = (
     "Newest",

@@ -19,13 +19,11 @@ from typing import NamedTuple
 
 import msgpack
 
-from raft.types import EMPTY_HARD_STATE, Entry, HardState
-
-from .disk import Disk, make_directory
-from .errors import DiskFailed, WalExists
-from .limits import SEGMENT_BYTES
-from .size_marks import SizeMarks
-from .wal_format import (
+from kvstore.storage.disk import Disk, make_directory
+from kvstore.storage.errors import DiskFailed, WalExists
+from kvstore.storage.limits import SEGMENT_BYTES
+from kvstore.storage.size_marks import SizeMarks
+from kvstore.storage.wal_format import (
     HEAD,
     HEADER_BYTES,
     RecordKind,
@@ -34,8 +32,9 @@ from .wal_format import (
     padded,
     parse_name,
 )
-from .wal_scan import TornTail, WalIdentity, scan_log
-from .wal_writer import SegmentWriter
+from kvstore.storage.wal_scan import TornTail, WalIdentity, scan_log
+from kvstore.storage.wal_writer import SegmentWriter
+from raft.types import EMPTY_HARD_STATE, Entry, HardState
 
 __all__ = ("Recovered", "Wal", "WalBatch", "WalIdentity", "log_exists")
 
@@ -63,6 +62,8 @@ class Recovered:
     entries: list[Entry]
     torn: TornTail | None
     """An unfinished last write that was cut off; worth a line in the server's log."""
+    refilled_bytes: int
+    """How much shorter than it was made the last segment was found; it has its size again."""
     batches: int
     bytes_read: int
 
@@ -138,18 +139,24 @@ class Wal:
         directory: Path,
         *,
         keep_after: int,
+        applied: int = 0,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> tuple[Wal, Recovered]:
         """Reads and checks the whole log, cuts a torn tail, and goes on behind it.
 
         All records are checksummed; only entries with index > `keep_after` are decoded and
-        returned. Raises WalMissing, WalCorrupt or DiskFailed.
+        returned. A log that ends before entry `applied` has lost what it once held. Raises
+        WalMissing, WalCorrupt (nothing was changed then) or DiskFailed.
         """
-        scan = scan_log(disk, directory, keep_after=keep_after)
+        scan = scan_log(disk, directory, keep_after=keep_after, applied=applied)
         writer = SegmentWriter(disk, directory)
         writer.resume(scan.segments, scan.end)
+        # First what is unfinished goes, durably. The other way round, a crash between would
+        # leave a whole file with a damaged batch in it, and that is corrupt.
         if scan.torn is not None:
             writer.erase(scan.torn.offset, scan.torn.size_bytes)
+        if scan.missing_bytes:
+            writer.refill()
         for path in scan.leftovers:
             disk.unlink(path)
         if scan.leftovers:
@@ -169,6 +176,7 @@ class Wal:
             scan.base,
             scan.entries,
             scan.torn,
+            scan.missing_bytes,
             scan.batches,
             scan.bytes_read,
         )

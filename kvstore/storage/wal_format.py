@@ -29,10 +29,9 @@ from typing import Final, NamedTuple
 import google_crc32c
 import msgpack
 
+from kvstore.storage.errors import WalCorrupt
+from kvstore.storage.limits import RECORD_BYTES_MAX, SECTOR_BYTES
 from raft.types import HardState
-
-from .errors import WalCorrupt
-from .limits import RECORD_BYTES_MAX, SECTOR_BYTES
 
 __all__ = (
     "BATCH_MAGIC",

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import msgpack
 
+from kvstore.storage.errors import WalCorrupt
+from kvstore.storage.limits import SIZE_MARK_BYTES
+from kvstore.storage.wal_format import RECORD_OVERHEAD_BYTES, SegmentHeader
 from raft.types import Entry, HardState
-
-from .errors import WalCorrupt
-from .limits import SIZE_MARK_BYTES
-from .wal_format import RECORD_OVERHEAD_BYTES, SegmentHeader
 
 __all__ = ("Replay", "Span")
 

@@ -2,16 +2,21 @@
 
 The rules, for the batch at which a segment stops making sense:
 
-* *Torn* only in the last segment, only if a whole sector of the batch is zero that was not
-  written as zeros, and only if no later batch says that everything up to here had been synced.
-  Such a batch was being written when the machine stopped; nobody was promised anything.
-* *Corrupt* is everything else: a flipped bit, a record in the wrong place, a missing segment, a
-  file shorter or longer than it was made. A segment gets its full size before it gets its name,
-  so no crash makes it short; what a cut file held can no longer be known.
-* *Clean* otherwise.
+* *Torn* only in the last segment, only if the file ends inside the batch or a whole sector of
+  it is zero that was not written as zeros, and only if no later batch says that everything up to
+  here had been synced. Such a batch was being written when the machine stopped; nobody was
+  promised anything.
+* *Corrupt* is everything else: a flipped bit, a record in the wrong place, a missing segment, an
+  earlier segment shorter than it was made, any segment longer; and a log that ends before an
+  entry of which somebody knows that it was there: the committed one of its own hard state, or
+  the last one applied, of which the caller knows (`applied`).
+* *Clean* otherwise. A last segment that is short, but ends behind a whole batch, lost only zeros.
+  So it is read as if those were there; whoever writes to it next first puts them back.
 
-What this cannot see: damage to the very last batch, written after the last sync mark, that
-looks exactly like a torn write. Closing the log writes such a mark, and so does every next batch.
+What this cannot see: damage to the very last batches, written after the last sync mark, that
+looks exactly like a torn write, and a file cut between two batches, which takes the later ones
+with their marks. For a lost zero sector, closing the log writes such a mark, and so does every
+next batch. Against a cut file only `applied` and the commit index stand.
 """
 
 from __future__ import annotations
@@ -22,12 +27,11 @@ from typing import Final, NamedTuple
 
 import google_crc32c
 
-from raft.types import Entry, HardState
-
-from .disk import Disk
-from .errors import WalCorrupt, WalMissing
-from .limits import SECTOR_BYTES
-from .wal_format import (
+from kvstore.storage.disk import Disk
+from kvstore.storage.errors import WalCorrupt, WalMissing
+from kvstore.storage.limits import SECTOR_BYTES
+from kvstore.storage.wal_format import (
+    BATCH_MAGIC,
     HEAD,
     HEADER_BYTES,
     RECORD,
@@ -42,7 +46,8 @@ from .wal_format import (
     parse_name,
     read_head,
 )
-from .wal_replay import Replay, Span
+from kvstore.storage.wal_replay import Replay, Span
+from raft.types import Entry, HardState
 
 __all__ = ("Scan", "SegmentInfo", "TornTail", "WalIdentity", "scan_log")
 
@@ -90,6 +95,8 @@ class Scan:
     end: int
     """Where the next batch goes in the last segment."""
     torn: TornTail | None
+    missing_bytes: int
+    """How much shorter the last segment's file is than it was made."""
     leftovers: list[Path]
     """Unfinished or void files that may be removed, in the order in which to remove them."""
     batches: int
@@ -99,8 +106,12 @@ class Scan:
     record_bytes: int
 
 
-def scan_log(disk: Disk, directory: Path, *, keep_after: int, settle: bool = True) -> Scan:
+def scan_log(
+    disk: Disk, directory: Path, *, keep_after: int, applied: int = 0, settle: bool = True
+) -> Scan:
     """Reads and checks all of a log; raises WalMissing or WalCorrupt.
+
+    `applied` is the last entry of which the caller knows that the log held it.
 
     `settle` syncs the last segment and drops it from the cache first: after a failed sync of an
     earlier process the cache may show what the medium never got.
@@ -111,10 +122,10 @@ def scan_log(disk: Disk, directory: Path, *, keep_after: int, settle: bool = Tru
     bytes_read = 0
     for number, segment in enumerate(segments):
         is_last = number == len(segments) - 1
-        data = _read(disk, segment, settle=settle and is_last)
-        bytes_read += len(data)
+        data, size = _read(disk, segment, is_last=is_last, settle=settle and is_last)
+        bytes_read += size
         _check_header_fits(segment, replay, chain)
-        reader = _SegmentReader(segment, data, replay, chain)
+        reader = _SegmentReader(segment, data, size, replay, chain)
         reader.run()
         if not is_last and (reader.stop or reader.used_end() > reader.position):
             raise WalCorrupt(segment.path, reader.position, reader.stop or _LOST_HEAD)
@@ -127,6 +138,13 @@ def scan_log(disk: Disk, directory: Path, *, keep_after: int, settle: bool = Tru
             reader.position,
             f"the log ends at entry {last[0]}, but entry {replay.hard_state.commit} was committed",
         )
+    if applied > last[0]:
+        raise WalCorrupt(
+            segment.path,
+            reader.position,
+            f"the log ends at entry {last[0]}, but this member has applied entry {applied}: "
+            "acknowledged entries are lost",
+        )
     header = segments[0].header
     return Scan(
         identity=WalIdentity(header.cluster_id, header.member_id),
@@ -138,6 +156,7 @@ def scan_log(disk: Disk, directory: Path, *, keep_after: int, settle: bool = Tru
         chain=chain,
         end=reader.position,
         torn=torn,
+        missing_bytes=len(data) - size,
         leftovers=leftovers,
         batches=replay.batches,
         bytes_read=bytes_read,
@@ -179,20 +198,21 @@ def _segments(disk: Disk, directory: Path) -> tuple[list[SegmentInfo], list[Path
     return segments, leftovers
 
 
-def _read(disk: Disk, segment: SegmentInfo, *, settle: bool) -> bytes:
+def _read(disk: Disk, segment: SegmentInfo, *, is_last: bool, settle: bool) -> tuple[bytes, int]:
+    """The segment as it was made, zeros where the file ends too early; and the file's size."""
     file = disk.open(segment.path)
     try:
         if settle:
             file.datasync()
             file.drop_cache()
         size, size_made = file.size(), segment.header.size_bytes
-        if size != size_made:
+        if size > size_made or (size < size_made and not is_last):
             raise WalCorrupt(
                 segment.path,
                 min(size, size_made),
                 f"the file has {size} bytes, but was made with {size_made}",
             )
-        return file.read_at(0, size)
+        return file.read_at(0, size).ljust(size_made, b"\0"), size
     finally:
         file.close()
 
@@ -212,10 +232,14 @@ def _check_header_fits(segment: SegmentInfo, replay: Replay, chain: int) -> None
 class _SegmentReader:
     """Walks the batches of one segment; stops at its end or at what makes no sense."""
 
-    def __init__(self, segment: SegmentInfo, data: bytes, replay: Replay, chain: int) -> None:
+    def __init__(
+        self, segment: SegmentInfo, data: bytes, file_bytes: int, replay: Replay, chain: int
+    ) -> None:
         self.path = segment.path
         self.seed = segment.header_crc
         self.data = data
+        self.file_bytes = file_bytes
+        """How much of `data` was in the file; the rest are the zeros that it was made with."""
         self.replay = replay
         self.chain = chain
         self.position = HEADER_BYTES
@@ -299,14 +323,7 @@ class _SegmentReader:
         used_end = self.used_end()
         if used_end == self.position:
             return None
-        head = self.head
-        if head is None and self.stop is not None:
-            raise WalCorrupt(self.path, self.position, self.stop)
-        why = self.stop or _LOST_HEAD
-        search_from = self.position + SECTOR_BYTES
-        if head is not None:
-            why = f"{why} and a sector of it was never written"
-            search_from = self._check_missing_sector(head)
+        why, search_from = self._unfinished()
         for at in range(search_from, used_end, SECTOR_BYTES):
             later = read_head(self.data, at, self.seed)
             if later is not None and later.synced > self.position:
@@ -318,14 +335,32 @@ class _SegmentReader:
                 )
         return TornTail(self.path, self.position, used_end - self.position, why)
 
-    def _check_missing_sector(self, head: BatchHead) -> int:
-        """Where the batch ends; raises WalCorrupt unless a sector of it was never written."""
-        after = self.position + padded(HEAD.size + head.length)
-        if after > len(self.data):
-            raise WalCorrupt(self.path, self.position, str(self.stop))
+    def _unfinished(self) -> tuple[str, int]:
+        """What of the batch was never written, and from where on another one may stand.
+
+        Raises WalCorrupt if nothing shows that it is unfinished.
+        """
+        head, position = self.head, self.position
+        if head is not None:
+            after = position + padded(HEAD.size + head.length)
+            if after > len(self.data):
+                raise WalCorrupt(self.path, position, str(self.stop))
+            # If only padding is missing, the records are all there, and the cut explains nothing.
+            if position + HEAD.size + head.length > self.file_bytes:
+                return "the file ends inside the batch", after
+            self._check_missing_sector(head, after)
+            return f"{self.stop} and a sector of it was never written", after
+        if self.stop is None:
+            return _LOST_HEAD, position + SECTOR_BYTES
+        magic = self.data[position : min(self.file_bytes, position + len(BATCH_MAGIC))]
+        if position + HEAD.size > self.file_bytes and BATCH_MAGIC.startswith(magic):
+            return "the file ends inside the head of a batch", position + SECTOR_BYTES
+        raise WalCorrupt(self.path, position, self.stop)
+
+    def _check_missing_sector(self, head: BatchHead, after: int) -> None:
+        """Raises WalCorrupt unless a sector of the batch, up to `after`, was never written."""
         if count_zero_sectors(self.data[self.position : after]) <= head.zero_sectors:
             raise WalCorrupt(self.path, self.position, str(self.stop))
         following = self.data[after : after + SECTOR_BYTES]
         if following.strip(b"\0") and read_head(self.data, after, self.seed) is None:
             raise WalCorrupt(self.path, after, "this is not the head of a batch")
-        return after

@@ -2,17 +2,18 @@
 
 Runs in the fsync thread. A new segment gets its whole size, its header and a sync before it gets
 its name, and the directory is synced before the first batch goes in: whatever a crash leaves
-behind either does not count (`.tmp`) or is whole.
+behind either does not count (`.tmp`) or is whole. One that was found short nevertheless (`wal_scan`
+says which that may be) gets its size back before anything is appended.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from .disk import Disk, File
-from .limits import SECTOR_BYTES
-from .wal_format import (
+from kvstore.storage.disk import Disk, File
+from kvstore.storage.limits import SECTOR_BYTES
+from kvstore.storage.wal_format import (
     HEAD,
     HEADER_BYTES,
     SegmentHeader,
@@ -22,9 +23,11 @@ from .wal_format import (
     padded,
     segment_name,
 )
-from .wal_scan import SegmentInfo
+from kvstore.storage.wal_scan import SegmentInfo
 
 __all__ = ("SegmentWriter",)
+
+_ZERO_PIECE: Final = bytes(1024**2)
 
 
 class _Segment(NamedTuple):
@@ -103,11 +106,24 @@ class SegmentWriter:
             self._synced = self._position
 
     def erase(self, offset: int, size_bytes: int) -> None:
-        """Overwrites the unfinished end of the segment with zeros, durably."""
+        """Overwrites the unfinished end of the segment with zeros, durably.
+
+        The file keeps its size: grown by a sector, half erased, it would no longer look cut.
+        """
         assert self._file is not None
         assert offset >= self._position
         assert offset % SECTOR_BYTES == 0
-        self._file.write_at(offset, bytes(min(padded(size_bytes), self._size - offset)))
+        self._file.write_at(offset, bytes(min(padded(size_bytes), self._file.size() - offset)))
+        self._file.datasync()
+
+    def refill(self) -> None:
+        """Gives a file that was found short its size again, zeros at the end, durably.
+
+        A crash may leave any size between: what the file holds means the same at each of them.
+        """
+        assert self._file is not None
+        for at in range(self._file.size(), self._size, len(_ZERO_PIECE)):
+            self._file.write_at(at, _ZERO_PIECE[: self._size - at])
         self._file.datasync()
 
     def remove_older(self, index: int) -> None:

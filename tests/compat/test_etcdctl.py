@@ -1,9 +1,8 @@
 """Debian's etcdctl against etcd and against us: the same script must print the same.
 
-Each script in scripts/ runs on a fresh one-node cluster of each kind. What must differ (ids,
-times, sizes, raft indexes, hashes of the members' own) is replaced by placeholders first. What
-still differs must be explained in DIFFERENCES.md; an explanation that is not needed fails too, so
-that the file stays true.
+Each script in scripts/ runs on a fresh one-node cluster of each kind. What must differ (ids, times,
+sizes, raft indexes) is replaced by placeholders first. What still differs must be explained in
+DIFFERENCES.md; an explanation that is not needed fails too, so that the file stays true.
 """
 
 from __future__ import annotations
@@ -62,10 +61,14 @@ def normalise(text: str, replacements: dict[str, str]) -> list[str]:
         (r"[\d.]+ [kM]B", "<size>"),
         (r'"version":"3[\d.]+"', '"version":"<version>"'),
         (r'"Version" : "3[\d.]+"', '"Version" : "<version>"'),
-        (r", 3\.\d+\.\d+, <size>, (true|false), (true|false), \d+, \d+, \d+",
-         r", <version>, <size>, \1, \2, <n>, <n>, <n>"),
-        (r"\| 3\.\d+\.\d+ \| <size> \| (\w+) \| (\w+) \| \d+ \| \d+ \| \d+ \|",
-         r"| <version> | <size> | \1 | \2 | <n> | <n> | <n> |"),
+        (
+            r", 3\.\d+\.\d+, <size>, (true|false), (true|false), \d+, \d+, \d+",
+            r", <version>, <size>, \1, \2, <n>, <n>, <n>",
+        ),
+        (
+            r"\| 3\.\d+\.\d+ \| <size> \| (\w+) \| (\w+) \| \d+ \| \d+ \| \d+ \|",
+            r"| <version> | <size> | \1 | \2 | <n> | <n> | <n> |",
+        ),
         (r"-{3,}\+", "-----+"),
         (r'\{"level":"[^\n]*\n', ""),
     ]
@@ -85,8 +88,9 @@ def normalise(text: str, replacements: dict[str, str]) -> list[str]:
     return [line.rstrip() for line in text.split("\n")]
 
 
-def run_script(script: Path, argv: tuple[str, ...], directory: Path) -> list[str]:
-    etcdctl = require("etcdctl")
+def run_script(script: Path, argv: tuple[str, ...], directory: Path, tool: str = "") -> list[str]:
+    """What the script prints with `tool` (etcdctl) against a server that `argv` starts."""
+    etcdctl = tool or require("etcdctl")
     with make_cluster(directory, argv=argv) as cluster:
         server = cluster.servers[0]
         scratch = directory / "scratch"

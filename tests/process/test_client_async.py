@@ -22,7 +22,8 @@ from kvstore.client import (
     Version,
     WatchCompacted,
 )
-from tests.process.client_cluster import Cluster, cluster_fixture, free_ports
+from tests.process.client_cluster import Cluster, cluster_fixture
+from tests.support.servers import free_ports
 
 pytestmark = pytest.mark.process
 cluster = cluster_fixture(1)

@@ -19,7 +19,8 @@ from kvstore.client import (
     Outcome,
     UnavailableError,
 )
-from tests.process.client_cluster import SERVER, Cluster, cluster_fixture, require, wait_until
+from tests.process.client_cluster import SERVER, Cluster, cluster_fixture, wait_until
+from tests.support.tools import require
 
 pytestmark = pytest.mark.process
 cluster = cluster_fixture(3)

@@ -40,7 +40,8 @@ from kvstore.client import (
 )
 from kvstore.client.call import Effect, Method, Unary
 from kvstore.pb import rpc_pb2 as pb
-from tests.process.client_cluster import Cluster, cluster_fixture, free_ports, wait_until
+from tests.process.client_cluster import Cluster, cluster_fixture, wait_until
+from tests.support.servers import free_ports
 
 pytestmark = pytest.mark.process
 cluster = cluster_fixture(1)

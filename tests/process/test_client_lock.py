@@ -17,7 +17,8 @@ from kvstore.client import (
     LockTimeoutError,
     Put,
 )
-from tests.process.client_cluster import Cluster, cluster_fixture, require, wait_until
+from tests.process.client_cluster import Cluster, cluster_fixture, wait_until
+from tests.support.tools import require
 
 pytestmark = pytest.mark.process
 cluster = cluster_fixture(1)

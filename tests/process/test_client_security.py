@@ -17,15 +17,11 @@ from kvstore.client import (
     KvError,
     UnauthenticatedError,
 )
-from tests.process.client_cluster import (
-    START_S,
-    Cluster,
-    cluster_fixture,
-    require,
-)
+from tests.process.client_cluster import ETCD, START_S, Cluster, cluster_fixture
+from tests.support.tools import require
 
 pytestmark = pytest.mark.process
-cluster = cluster_fixture(1)
+cluster = cluster_fixture(1, server=ETCD)
 
 
 @pytest.fixture
@@ -97,6 +93,7 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path) -> None:
         f"--trusted-ca-file={certificate}",
         "--client-cert-auth",
         scheme="https",
+        server=ETCD,
     )
     endpoint = f"https://{secure.endpoints[0]}"
     try:

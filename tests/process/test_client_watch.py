@@ -22,7 +22,8 @@ from kvstore.client import (
     WatchResponse,
 )
 from kvstore.client.watching import WatchCursor
-from tests.process.client_cluster import Cluster, cluster_fixture, free_ports, wait_until
+from tests.process.client_cluster import Cluster, cluster_fixture, wait_until
+from tests.support.servers import free_ports
 
 pytestmark = pytest.mark.process
 cluster = cluster_fixture(1)

@@ -40,7 +40,9 @@ def test_killed_leaders_lose_no_acknowledged_write(tmp_path: Path) -> None:
     lost = {key for key, value in writers.acked.items() if found.get(key) != value}
     assert not lost, f"{len(lost)} of {len(writers.acked)} acknowledged writes are gone"
     median, worst = statistics.median(gaps), max(gaps)
-    print(f"\n{KILLS} kills, {len(writers.acked)} writes acknowledged, none lost; "
-          f"writes succeed again after {median:.2f} s (median), {worst:.2f} s (worst)")
+    print(
+        f"\n{KILLS} kills, {len(writers.acked)} writes acknowledged, none lost; "
+        f"writes succeed again after {median:.2f} s (median), {worst:.2f} s (worst)"
+    )
     assert median <= MEDIAN_S, gaps
     assert worst <= WORST_S, gaps

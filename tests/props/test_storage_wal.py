@@ -43,6 +43,8 @@ class Run:
         self.random = random.Random(seed)
         self.disk = FakeDisk()
         self.possible = [State(EMPTY_HARD_STATE, (0, 0), ())]
+        self.history = list(self.possible)
+        """Every state that was written since the log was created or reset."""
         self.released = 0
         self.happened: Counter[str] = Counter()
         self.wal: Wal | None = None
@@ -134,6 +136,7 @@ class Run:
         sync = self.random.random() < 0.6
         batch = wal.encode(hard_state, entries)
         self.possible.append(after)
+        self.history.append(after)
         wal.write(batch, sync)
         if sync:
             self.possible = [after]
@@ -146,6 +149,7 @@ class Run:
         self.possible.append(after)
         wal.reset(index, term, hard_state)
         self.possible = [after]
+        self.history = [after]
 
     def release(self, wal: Wal) -> None:
         self.released = max(self.released, self.state.hard_state.commit)
@@ -214,10 +218,18 @@ def test_damage_is_never_served(seed: int, data: st.DataObject) -> None:
         content[sector : sector + 512] = content[other : other + 512]
     else:
         disk.resize(path, offset)
+    applied = run.state.hard_state.commit
     try:
-        _, recovered = Wal.open(disk, DIRECTORY, keep_after=0)
+        _, recovered = Wal.open(disk, DIRECTORY, keep_after=0, applied=applied)
     except WalCorrupt:
         assert bytes(disk.content(path)) != before
+        return
+    if kind == "cut":
+        # Whatever was applied is there, and nothing that the log never said.
+        assert path.name == names[-1]
+        found = State(recovered.hard_state, recovered.base, tuple(recovered.entries))
+        assert found in run.history
+        assert found.last >= applied
         return
     # Either nothing that counts was hit, or the last, unacknowledged-looking mark.
     assert recovered.entries == list(run.state.entries)

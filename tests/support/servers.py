@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# KVSTORE_TEST_SERVER=etcd runs the same tests against Debian's etcd: that checks the tests.
+# KVSTORE_TEST_SERVER=etcd runs the same tests against Debian's etcd: a check of the tests.
 KVSTORE = tuple(
     os.environ.get("KVSTORE_TEST_SERVER", f"{sys.executable} -m kvstore.cli.main serve").split()
 )
@@ -30,7 +30,8 @@ def free_ports(count: int) -> list[int]:
     """
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(10_000, 32_000)
+        # A member takes the port two above its client port as well, unless told otherwise.
+        port = random.randrange(10_000, 32_000, 4)
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
             if port not in found:

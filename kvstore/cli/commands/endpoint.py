@@ -11,7 +11,17 @@ from kvstore.cli.context import Session, parse_member
 from kvstore.cli.exits import ERROR, CliError, bad_args, explained
 from kvstore.cli.options import ClientCommand, ClientGroup
 
-__all__ = ("alarm", "defrag", "endpoint", "move_leader")
+__all__ = (
+    "alarm",
+    "defrag",
+    "disarm",
+    "endpoint",
+    "hashkv",
+    "health",
+    "list_",
+    "move_leader",
+    "status",
+)
 
 T = TypeVar("T")
 
@@ -106,8 +116,9 @@ def _ask_and_show(
         if error is not None:
             click.echo(f"{trouble} {where} ({explained(error, short=True)})", err=True)
     session.printer.show(kind, [(where, found) for where, found, error in answers if not error])
-    if any(error for _, _, error in answers):
-        raise SystemExit(ERROR)
+    errors = [error for _, _, error in answers if error is not None]
+    if errors:
+        raise CliError(explained(errors[-1], short=True))
 
 
 def _each(session: Session, cluster: bool, ask: Callable[[str], T]) -> list[T]:

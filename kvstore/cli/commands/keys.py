@@ -44,7 +44,7 @@ def put(session: Session, /, args: tuple[str, ...], **options: Any) -> None:
 
 def put_arguments(args: tuple[str, ...], options: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """Key and keyword arguments of a put; no `value` among them if none was typed."""
-    lease = parse_lease(options["lease"]) if options["lease"] else 0
+    lease = parse_lease(options["lease"], "lease ID") if options["lease"] else 0
     if not 1 <= len(args) <= 2:
         raise bad_args("put command needs 1 argument and input from stdin or 2 arguments")
     found: dict[str, Any] = {**options, "lease": lease}
@@ -92,6 +92,8 @@ def get(session: Session, /, args: tuple[str, ...], **options: Any) -> None:
     """Read a key, or a range of keys."""
     from kvstore.client import operations
 
+    if options["print_value_only"] and session.form != "simple":
+        raise bad_args("print-value-only is only for `--write-out=simple`")
     session.printer.check_table()
     key, arguments = get_arguments(args, options)
     answer = session.call(operations.range(key, **arguments))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Sequence
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 __all__ = ("HttpServer",)
 
@@ -16,6 +18,15 @@ IDLE_S = 75.0
 BACKLOG = 128
 
 
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """What is no HTTP is answered with 400; anybody could fill the log with it otherwise."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_LOG = logging.getLogger(__name__)
+_LOG.addFilter(_is_our_fault)
+
+
 class HttpServer:
     """One application on its listening sockets, which it owns from the start on."""
 
@@ -23,6 +34,7 @@ class HttpServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_LOG,
             keepalive_timeout=IDLE_S,
             shutdown_timeout=STOP_GRACE_S,
         )

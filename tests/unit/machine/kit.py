@@ -45,6 +45,7 @@ _TINY = {
     "mvcc.STALE_RUN": 1,
     "ranges.SLICE_RECORDS": 2,
     "ranges.SLICE_VALUES": 2,
+    "txn.SLICE_OPERATIONS": 1,
     "txn.SLICE_VALUES": 1,
     "draft.SLICE_DELETES": 1,
     "leases.SLICE_DELETES": 1,

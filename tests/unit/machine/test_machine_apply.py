@@ -289,3 +289,36 @@ def test_cluster_version_and_quota(bench: Bench) -> None:
     for quota, over in ((-1, False), (0, False), (size + 10, False), (size + 9, True)):
         machine.config = machine.config.__class__(quota_bytes=quota)
         assert machine.over_quota(9) is over, quota
+
+
+def _steps(bench: Bench, *requests: TxnRequest) -> int:
+    """How many slices the requests take as one batch."""
+    entries = []
+    for offset, request in enumerate(requests):
+        entry = bench.entry(request, offset + 1)
+        entries.append(entry._replace(index=entry.index + offset))
+    batch = bench.machine.begin(entries)
+    steps = 1
+    while not batch.step(512):
+        steps += 1
+    return steps
+
+
+def _many_puts(count: int, at: int = 0) -> list[RequestOp]:
+    return [RequestOp(request_put=PutRequest(key=b"%06d" % (at + i))) for i in range(count)]
+
+
+def test_a_transaction_of_thousands_of_operations_takes_many_turns(bench: Bench) -> None:
+    inner = [
+        RequestOp(request_txn=TxnRequest(success=_many_puts(100, at))) for at in range(0, 4000, 100)
+    ]
+    # Each operation is looked at when the path is chosen, twice checked, then run.
+    assert _steps(bench, TxnRequest(success=inner)) >= 4 * 4000 // 512
+    assert bench.machine.revision == 2
+    assert len(bench.pairs()) == 4000
+
+
+def test_a_batch_of_wide_transactions_takes_many_turns(bench: Bench) -> None:
+    wide = [TxnRequest(success=_many_puts(100, at)) for at in range(0, 4000, 100)]
+    assert _steps(bench, *wide) >= 4000 // 700
+    assert bench.machine.revision == 41

@@ -19,9 +19,13 @@ from kvstore.node.errors import (
     StartupError,
     StopKind,
 )
+from kvstore.node.files import MemberFiles
 from kvstore.node.membership import cluster_id_of
 from kvstore.node.snapshots import Snapshots
-from kvstore.storage.errors import DirectoryLocked, WalCorrupt
+from kvstore.storage.disk import OsDisk
+from kvstore.storage.errors import DirectoryLocked, WalCorrupt, WalMissing
+from kvstore.storage.wal import Wal
+from raft.types import HardState
 
 from .nodes import Nodes, get, put, running, until
 from .on_loop import on_loop
@@ -155,8 +159,24 @@ async def test_a_removed_member_does_not_start_again(tmp_path: Path) -> None:
             await nodes.start(gone.config.name, nodes.urls("a", "b", "c"))
 
 
-@on_loop
+class Killed(BaseException):
+    """The process ends here; nothing under test may handle it."""
+
+
+def kill_at(patch: pytest.MonkeyPatch, step: str) -> None:
+    """Ends the process before this step of `MemberFiles`, with no orderly close."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed(step)
+
+    patch.setattr(MemberFiles, step, killed)
+
+
+FIRST_STEPS = ("begin", "open_store", "write_snapshot", "create_log", "_begun")
+
+
 @pytest.mark.parametrize("unsafe", [False, True])
+@on_loop
 async def test_a_member_told_not_to_wait_for_the_disk_never_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsafe: bool
 ) -> None:
@@ -171,14 +191,127 @@ async def test_a_member_told_not_to_wait_for_the_disk_never_does(
     assert set(waits) == (set() if unsafe else {"file", "directory"})
 
 
+@pytest.mark.parametrize("step", FIRST_STEPS)
 @on_loop
-async def test_a_beginning_that_was_interrupted_begins_anew(tmp_path: Path) -> None:
-    async with running(tmp_path, "a") as nodes:
-        await put(nodes.by_name["a"], b"k")
-    shutil.rmtree(tmp_path / "a" / "member" / "wal")
+async def test_a_beginning_that_was_interrupted_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     nodes = Nodes(tmp_path)
+    with monkeypatch.context() as patch:
+        kill_at(patch, step)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                await nodes.start("a", nodes.urls("a"))
     node = (await nodes.start_all("a"))[0]
+    assert not (tmp_path / "a" / "member" / "beginning").exists()
     assert node.revision == 1
+    await put(node, b"k")
+    await nodes.stop_all()
+    nodes = Nodes(tmp_path)
+    assert (await get((await nodes.start_all("a"))[0], b"k")).count == 1
+    await nodes.stop_all()
+
+
+@pytest.mark.parametrize("step", ["begin", "open_store", "create_log", "_begun"])
+@on_loop
+async def test_joining_that_was_interrupted_is_done_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async with running(tmp_path, "a") as nodes:
+        await nodes.by_name["a"].member_add(["http://b:2380"], True)
+        with monkeypatch.context() as patch:
+            kill_at(patch, step)
+            with pytest.raises(Killed):
+                await nodes.start("b", nodes.urls("a", "b"), initial_cluster_state="existing")
+        node = await nodes.start("b", nodes.urls("a", "b"), initial_cluster_state="existing")
+        await until(lambda: node.revision == nodes.by_name["a"].revision)
+        assert not (tmp_path / "b" / "member" / "beginning").exists()
+
+
+def files_of(directory: Path) -> dict[Path, bytes]:
+    """Everything but the lock, which names whoever came last."""
+    return {
+        path: path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
+
+
+@pytest.mark.parametrize("state", ["new", "existing"])
+@on_loop
+async def test_a_member_without_its_log_directory_must_not_vote_again(
+    tmp_path: Path, state: str
+) -> None:
+    logs = tmp_path / "mount" / "a"
+    nodes = Nodes(tmp_path, wal_dir=logs)
+    node = (await nodes.start_all("a"))[0]
+    await put(node, b"k")
+    await nodes.stop_all()
+    moved = logs.rename(tmp_path / "unmounted")
+    before = files_of(tmp_path)
+    for missing in (True, False):
+        if not missing:
+            logs.mkdir()  # a mount point with nothing mounted
+        with pytest.raises(WalMissing) as error:
+            await nodes.start("a", nodes.urls("a"), initial_cluster_state=state)
+        assert f"no log segment in {logs}, but " in str(error.value)
+        assert "store.mdb shows that a member was here" in str(error.value)
+        assert "put it back" in str(error.value)
+        assert "member remove" in str(error.value)
+        assert files_of(tmp_path) == before
+    logs.rmdir()
+    moved.rename(logs)
+    nodes = Nodes(tmp_path, wal_dir=logs)
+    assert (await get((await nodes.start_all("a"))[0], b"k")).count == 1
+    await nodes.stop_all()
+
+
+@pytest.mark.parametrize("left", ["store.mdb", "store.mark", "snap"])
+@on_loop
+async def test_any_remains_of_a_member_show_that_its_log_is_missing(
+    tmp_path: Path, left: str
+) -> None:
+    # "snap" alone is also what an interrupted `snapshot restore` leaves.
+    async with running(tmp_path, "a"):
+        pass
+    member = tmp_path / "a" / "member"
+    shutil.rmtree(member / "wal")
+    for path in [*(member / "db").iterdir(), *(member / "snap").iterdir()]:
+        if left not in (path.name, path.parent.name):
+            path.unlink()
+    with pytest.raises(WalMissing, match="shows that a member was here"):
+        await Nodes(tmp_path).start("a", {"a": ("http://a:2380",)})
+
+
+@on_loop
+async def test_a_learner_that_was_never_sent_anything_must_not_lose_its_log_either(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, "a") as nodes:
+        await nodes.by_name["a"].member_add(["http://b:2380"], True)
+        node = await nodes.start("b", nodes.urls("a", "b"), initial_cluster_state="existing")
+        await node.stop()
+        shutil.rmtree(tmp_path / "b" / "member" / "wal")
+        with pytest.raises(WalMissing):
+            await nodes.start("b", nodes.urls("a", "b"), initial_cluster_state="existing")
+
+
+@on_loop
+async def test_a_restored_directory_with_snapshot_and_log_alone_starts(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as nodes:
+        node = nodes.by_name["a"]
+        await put(node, b"k")
+        files = node.running.opened.files
+        taken = await asyncio.to_thread(files.write_snapshot, node.cluster_id)
+        identity = node.running.opened.wal.identity
+    member = tmp_path / "a" / "member"
+    shutil.rmtree(member / "db")
+    shutil.rmtree(member / "wal")
+    base = (taken.index, taken.term)
+    hard_state = HardState(taken.term, 0, taken.index)
+    Wal.create(OsDisk(), member / "wal", identity, base=base, hard_state=hard_state).close()
+    nodes = Nodes(tmp_path)
+    assert (await get((await nodes.start_all("a"))[0], b"k")).count == 1
     await nodes.stop_all()
 
 
@@ -218,6 +351,36 @@ async def test_a_damaged_store_is_rebuilt_and_a_damaged_log_is_refused(tmp_path:
     segment.write_bytes(damaged)
     with pytest.raises(WalCorrupt, match="Replace this member"):
         await nodes.start("a", nodes.urls("a"))
+
+
+@on_loop
+async def test_a_log_that_lost_applied_entries_is_refused_however_often_it_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, "a") as nodes:
+        for number in range(20):
+            await put(nodes.by_name["a"], b"k%d" % number)
+    member = tmp_path / "a" / "member"
+    segment = next((member / "wal").iterdir())
+    whole = segment.read_bytes()
+    used = -(-len(whole.rstrip(b"\0")) // 512) * 512
+    # Between two batches: what is left looks like a log that never had more.
+    segment.write_bytes(whole[: used - 6 * 512])
+    nodes = Nodes(tmp_path)
+    for boot in ("this boot", "this boot", "after a power loss"):
+        monkeypatch.setattr("kvstore.node.files.boot_id", lambda boot=boot: boot)
+        with pytest.raises(WalCorrupt, match="acknowledged entries are lost") as error:
+            await nodes.start("a", nodes.urls("a"))
+        assert str(segment) in str(error.value)
+        assert "member remove" in str(error.value)
+        assert segment.stat().st_size == used - 6 * 512
+    assert [path.name for path in (member / "db").glob("*.aside")] == []
+    # With the file as it was, nothing is lost; missing zeros alone do no harm.
+    segment.write_bytes(whole[:used])
+    node = (await nodes.start_all("a"))[0]
+    assert (await get(node, b"k19")).count == 1
+    assert segment.stat().st_size == len(whole)
+    await nodes.stop_all()
 
 
 @on_loop

@@ -28,7 +28,7 @@ def test_the_defaults_are_etcds() -> None:
     assert node.initial_cluster == {}
     assert (node.heartbeat_ms, node.election_ms) == (100, 1000)
     assert node.quota_bytes == 2 * 1024**3
-    assert node.compact_hash_check_s == 0.0
+    assert node.compact_hash_check_s == 60.0  # the one default of ours: the check is on
     assert node.compaction_sleep_ms == 10.0
     assert [url.text for url in made.client_urls] == ["http://localhost:2379"]
     assert [url.text for url in made.http_urls] == ["http://localhost:2381"]

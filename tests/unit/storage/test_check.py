@@ -94,6 +94,27 @@ def test_an_unfinished_write_is_a_note(layout: Layout) -> None:
     assert contents(layout) == before
 
 
+def test_a_cut_last_segment_is_a_note_and_the_next_start_mends_it(layout: Layout) -> None:
+    path = sorted(layout.wal.iterdir())[-1]
+    content = path.read_bytes()
+    mark = (len(content.rstrip(b"\0")) - 1) // 512 * 512  # the batch that closing wrote
+    path.write_bytes(content[: mark - 600])
+    before = contents(layout)
+    report = check_data_dir(layout.data_dir)
+    assert report.clean
+    torn = next(note for note in report.notes if "log: torn" in note)
+    assert f"at byte {mark - 1024} of {path.name} (the file ends inside the batch)" in torn
+    assert "the next start cuts it off" in torn
+    short = f"{path.name} is {len(content) - mark + 600} bytes shorter than it was made"
+    assert any(short in note for note in report.notes)
+    assert contents(layout) == before
+    wal, recovered = Wal.open(OsDisk(), layout.wal, keep_after=20)
+    wal.close()
+    assert [entry.index for entry in recovered.entries] == list(range(21, 39))
+    assert path.stat().st_size == len(content)
+    assert not [note for note in check_data_dir(layout.data_dir).notes if "torn" in note]
+
+
 def test_damage_in_a_snapshot_and_the_gap_it_leaves(layout: Layout) -> None:
     path = next(layout.snap.iterdir())
     flip(path, 1000)
@@ -151,3 +172,7 @@ def test_missing_pieces_are_said(layout: Layout, tmp_path: Path) -> None:
         path.unlink()
     report = check_data_dir(layout.data_dir)
     assert ["no log segment" in finding.message for finding in report.findings] == [True]
+    layout.beginning.touch()
+    report = check_data_dir(layout.data_dir)
+    assert report.clean
+    assert any("the first start was interrupted" in note for note in report.notes)

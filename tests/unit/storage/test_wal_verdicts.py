@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from kvstore.storage.wal_format import (
 )
 from raft.types import Entry, EntryKind, HardState
 
-from .fake_disk import FakeDisk
+from .fake_disk import Crashed, FakeDisk
 from .wal_kit import DIRECTORY, IDENTITY, entries, reopen, write
 
 
@@ -81,14 +82,128 @@ def test_every_flipped_bit_of_the_unmarked_last_batch_is_corrupt() -> None:
 
 
 @pytest.mark.parametrize("close", [True, False])
-def test_every_truncation_is_corrupt(close: bool) -> None:
-    # A segment has its whole size before it has its name: no crash shortens it.
+def test_every_truncation_gets_the_right_verdict_and_the_log_goes_on(close: bool) -> None:
     disk, path = small_log(close=close)
-    size = len(disk.content(path))
-    for left in range(size - 1, -1, -1):
-        disk.resize(path, left)
+    whole = bytes(disk.content(path))
+    # Every batch is one sector; what of it is not padding must be there for it to count.
+    ends = [
+        at + len(whole[at : at + 512].rstrip(b"\0"))
+        for at in range(HEADER_BYTES, len(whole), 512)
+        if any(whole[at : at + 512])
+    ]
+    served = [GOOD[:1], GOOD[:2], GOOD, GOOD]
+    for left in range(len(whole)):
+        disk.content(path)[:] = whole[:left]
+        if left < HEADER_BYTES:
+            with pytest.raises(WalCorrupt):
+                Wal.open(disk, DIRECTORY, keep_after=0)
+            continue
+        batches = sum(end <= left for end in ends)
+        expected = served[batches - 1] if batches else []
+        position = HEADER_BYTES + batches * 512
+        wal, recovered = Wal.open(disk, DIRECTORY, keep_after=0)
+        assert recovered.entries == expected, left
+        assert recovered.hard_state == (HardState(1, 2, 0) if batches else HardState(0, 0, 0))
+        assert recovered.refilled_bytes == len(whole) - left
+        is_torn = batches < len(ends) and left > position
+        assert (recovered.torn.offset if recovered.torn else None) == (
+            position if is_torn else None
+        ), left
+        assert disk.content(path) == whole[:position].ljust(len(whole), b"\0"), left
+        new = entries(len(expected) + 1, len(expected) + 1, term=9)
+        write(wal, new)
+        wal.close()
+        again = reopen(disk)
+        assert (again.entries, again.torn, again.refilled_bytes) == (expected + new, None, 0)
+        for name in disk.list(DIRECTORY):  # a closing mark may have had no room
+            if DIRECTORY / name != path:
+                disk.unlink(DIRECTORY / name)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [*(random.Random(seed).randrange for seed in range(3)), lambda options: options - 1],
+    ids=["random 0", "random 1", "random 2", "files grow, but nothing is written"],
+)
+def test_a_crash_while_a_cut_segment_is_repaired_changes_nothing(
+    choose: Callable[[int], int],
+) -> None:
+    _, _, used = big_last_batch()
+    for left in (*range(1024, used, 211), used - 1, used):
+        for step in range(6):
+            disk, path, _ = big_last_batch()
+            disk.resize(path, left)
+            disk.open(path).datasync()
+            disk.crash_at = disk.steps + step
+            try:
+                Wal.open(disk, DIRECTORY, keep_after=0)
+            except Crashed:
+                disk.crash(choose)
+            disk.crash_at = -1
+            wal, recovered = Wal.open(disk, DIRECTORY, keep_after=0)
+            whole = entries(1, 1) + (entries(2, 2, size_bytes=3000) if left == used else [])
+            assert recovered.entries == whole, (left, step)
+            assert len(disk.content(path)) == 16 * 1024
+            write(wal, entries(len(whole) + 1, len(whole) + 1, term=9))
+            wal.close()
+            assert reopen(disk).torn is None
+
+
+def test_a_cut_of_what_somebody_knows_to_have_been_there_is_corrupt() -> None:
+    disk, path = small_log(close=True)
+    disk.resize(path, HEADER_BYTES + 2 * 512 + 100)  # inside the batch of entries 3 and 4
+    before = bytes(disk.content(path))
+    for keep_after in (0, 3, 4):
+        with pytest.raises(WalCorrupt, match="ends at entry 2, but this member has applied") as e:
+            Wal.open(disk, DIRECTORY, keep_after=keep_after, applied=3)
+        assert "member remove" in str(e.value)
+        assert (e.value.path, e.value.offset) == (path, HEADER_BYTES + 2 * 512)
+    assert disk.content(path) == before, "a refusal changes nothing"
+    assert reopen_with(disk, applied=2) == GOOD[:2]
+
+
+def reopen_with(disk: FakeDisk, *, applied: int) -> list[Entry]:
+    wal, recovered = Wal.open(disk, DIRECTORY, keep_after=0, applied=applied)
+    wal.close()
+    return recovered.entries
+
+
+def test_a_cut_does_not_excuse_damage() -> None:
+    disk, path = small_log(close=False)
+    whole = bytes(disk.content(path))
+    last = HEADER_BYTES + 2 * 512
+    end = last + len(whole[last:].rstrip(b"\0"))
+
+    def refused(left: int, at: int) -> None:
+        disk.content(path)[:] = whole[:left]
+        disk.content(path)[at] ^= 1
         with pytest.raises(WalCorrupt):
             Wal.open(disk, DIRECTORY, keep_after=0)
+
+    for left in (len(whole) - 1, end + 1, end):
+        refused(left, end - 10)  # only zeros are missing; the records are all there
+        refused(left, last + 8)
+    refused(last + 200, last + 8)  # the head is there, and damaged
+    refused(last + 20, last + 1)  # what begins here is not a batch
+    refused(last + 200, HEADER_BYTES + 60)  # an earlier batch
+
+
+def test_an_earlier_segment_that_is_short_and_any_that_is_long_are_corrupt(
+    disk: FakeDisk, wal: Wal
+) -> None:
+    for index in range(1, 10):
+        write(wal, entries(index, index, size_bytes=900))
+    wal.close()
+    names = disk.list(DIRECTORY)
+    for number, name in enumerate(names):
+        for change in (-1, -700, 1, 512):
+            path = DIRECTORY / name
+            whole = bytes(disk.content(path))
+            disk.resize(path, len(whole) + change)
+            if change > 0 or number < len(names) - 1:
+                with pytest.raises(WalCorrupt, match="but was made with"):
+                    Wal.open(disk, DIRECTORY, keep_after=0)
+            disk.content(path)[:] = whole
 
 
 @pytest.mark.parametrize("sector", range(6))
