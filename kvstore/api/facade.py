@@ -207,6 +207,9 @@ class Node(Protocol):
     async def hash_kv(self, revision: int) -> HashAnswer: ...
     async def hash(self) -> int: ...
     async def defragment(self) -> None: ...
+    def when_swept(self, done: Callable[[], None]) -> None:
+        """Calls `done` once this member's store holds nothing of what was compacted."""
+
     def snapshot_chunks(self, chunk: int) -> AsyncIterator[tuple[bytes, int]]:
         """The state as a file, in pieces: (bytes, how many bytes remain)."""
 

@@ -66,10 +66,9 @@ class Applier:
         self._foresight = Foresight()
         self.on_loop: Callable[[Callable[[], None]], None] | None = None
         """Calls something on the loop from any thread; None: there is none, commit in place."""
-        self._began = 0.0
         self.time_commit: Callable[[], Callable[[], None]] = lambda: _not_timed
-        """Called when a commit to the store begins; what it returns, when it has ended (from any
-        thread)."""
+        """Called when a commit to the store begins; what it returns, when it has ended."""
+        self._began = 0.0
         self.slow = 0
         """Batches that took longer than SLOW_APPLY_S (for the metrics)."""
         self._paused = False
@@ -157,21 +156,20 @@ class Applier:
     def _commit(self, batch: ApplyBatch) -> None:
         """Here, or in the background if the batch was begun anew for that."""
         on_loop = self.on_loop
+        ended = self.time_commit()
         if on_loop is None or self._slices <= LONG_BATCH_SLICES:
-            ended = self.time_commit()
             batch.commit()
             ended()
             self._batch = None
             self._finish(batch)
             return
         self._committing = True
-        ended = self.time_commit()
 
-        def report(error: BaseException | None) -> None:
+        def committed(error: BaseException | None) -> None:
             ended()
-            on_loop(lambda: self._committed(batch, error))
+            self._committed(batch, error)
 
-        batch.commit_in_background(report)
+        batch.commit_in_background(lambda error: on_loop(lambda: committed(error)))
 
     def _committed(self, batch: ApplyBatch, error: BaseException | None) -> None:
         if self._batch is not batch:

@@ -52,9 +52,7 @@ _WATCH_RESPONSE_SLACK_BYTES = 512 * 1024
 """Beside the request limit, what a watch response may hold (etcd's figure)."""
 
 
-async def launch(
-    node: Node, network: PeerNetwork, fail: Callable[[StopReason], None]
-) -> Running:
+async def launch(node: Node, network: PeerNetwork, fail: Callable[[StopReason], None]) -> Running:
     """Opens or creates the member's files and builds its parts; raises StartupError."""
     copies = Worker("kvstore-copy")
     try:
@@ -99,9 +97,11 @@ class Running:
         self._counted = (0, 0, 0, 0, 0)
         self._install: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
+        self._sweep_waiters: list[Callable[[], None]] = []
         self.changes = MemberChanges(node, time.time)
         self.leases = LeaseCalls(node)
-        self.peers = network.connect(self._local(node, opened))
+        own = self._local(node, opened)
+        self.peers = network.connect(own)
         self.core = self._build_core(node, opened)
         self.loop = MemberLoop(
             self.core,
@@ -111,7 +111,9 @@ class Running:
             fail=self._failed,
             fsync=not config.unsafe_no_fsync,
         )
-        self.calls = LeaderCalls(self.peers, lambda: self.core.leader_id, self.timing.request_s)
+        self.calls = LeaderCalls(
+            self.peers, own, lambda: self.core.leader_id, self.timing.request_s
+        )
         self.snapshots = Snapshots(self)
         self.swaps = StoreSwaps(self)
         self.duties = Duties(node)
@@ -315,14 +317,27 @@ class Running:
         machine = self.core.machine
         now = self._loop.time()
         if machine.swept or now < self._sweep_at:
+            self._tell_swept()
             return False
         machine.sweep(SWEEP_SLICE_REVISIONS)
+        self._tell_swept()
         config = self.node.config
         pause_s = config.compaction_sleep_ms / 1000
         self._sweep_at = now + pause_s * SWEEP_SLICE_REVISIONS / config.compaction_batch_limit
         if not machine.swept:
             self._loop.call_at(self._sweep_at, self.loop.wake)
         return False
+
+    def when_swept(self, done: Callable[[], None]) -> None:
+        """Calls `done` once the store holds nothing that a compaction made unreadable."""
+        self._sweep_waiters.append(done)
+        self.loop.wake()
+
+    def _tell_swept(self) -> None:
+        if self._sweep_waiters and self.core.machine.swept:
+            waiters, self._sweep_waiters = self._sweep_waiters, []
+            for done in waiters:
+                done()
 
     def after_turn(self) -> None:
         """Sends what gathered for the leader; ends the member once it has been removed."""

@@ -75,9 +75,9 @@ class MemberLoop:
         self._metrics = metrics
         self._fail = fail
         self._fsync = fsync
-        core.applier.time_commit = self._time_commit
         self._loop = asyncio.get_running_loop()
         core.applier.on_loop = self._from_thread
+        core.applier.time_commit = self._time_commit
         self._scheduled = False
         self._running = False
         self._timers: dict[str, asyncio.TimerHandle] = {}

@@ -294,9 +294,7 @@ class Node:
 
     async def reading(self, start: Reading, *, linearizable: bool) -> Any:
         """`read` for coroutines."""
-        return await self._awaited(
-            lambda done: self.read(start, done, linearizable=linearizable)
-        )
+        return await self._awaited(lambda done: self.read(start, done, linearizable=linearizable))
 
     def range_chunks(
         self, request: rpc_pb2.RangeRequest, max_bytes: int
@@ -434,6 +432,10 @@ class Node:
     async def defragment(self) -> None:
         """Rewrites the store's file without its free space; applying waits meanwhile."""
         await self.running.swaps.defragment()
+
+    def when_swept(self, done: Callable[[], None]) -> None:
+        """Calls `done` once this member's store holds nothing of what was compacted."""
+        self.running.when_swept(done)
 
     def snapshot_chunks(self, chunk: int = 32_768) -> AsyncIterator[tuple[bytes, int]]:
         """The state as a snapshot file, in pieces: (bytes, how many bytes remain)."""

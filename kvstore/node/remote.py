@@ -32,7 +32,7 @@ from kvstore.node.limits import (
     PEER_CALL_TIMEOUT_S,
 )
 from kvstore.node.proposals import Done
-from kvstore.node.transport import PeerTransport
+from kvstore.node.transport import LocalMember, PeerTransport
 
 __all__ = ("HASH_KV", "PROMOTE", "RENEW", "TIMES", "Handler", "LeaderCalls", "answer_call")
 
@@ -74,19 +74,26 @@ def _unpack(answer: bytes) -> Any:
 
 
 class LeaderCalls:
-    """Questions to whoever leads."""
+    """Questions to whoever leads, which may be this member by the time they are asked."""
 
     def __init__(
-        self, transport: PeerTransport, leader: Callable[[], int], timeout_s: float
+        self,
+        transport: PeerTransport,
+        own: LocalMember,
+        leader: Callable[[], int],
+        timeout_s: float,
     ) -> None:
         self._transport = transport
+        self._own = own
         self._leader = leader
         self._timeout_s = timeout_s
         self._renewals: dict[int, list[Done]] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
     async def ask(self, peer_id: int, method: str, question: Any) -> Any:
-        """Asks one peer once; no answer raises TIMEOUT."""
+        """Asks one member once; no answer raises TIMEOUT."""
+        if peer_id == self._own.member_id:
+            return _unpack(await self._own.answers[method](_pack(question)))
         try:
             answer = await self._transport.call(
                 peer_id, method, _pack(question), PEER_CALL_TIMEOUT_S
@@ -105,13 +112,24 @@ class LeaderCalls:
             leader = self._leader()
             if leader:
                 try:
-                    return await self.ask(leader, method, question)
+                    return await self._ask_while_it_leads(leader, method, question)
                 except EtcdError as error:
                     if error not in (TIMEOUT, NOT_PRIMARY_LESSOR):
                         raise
                     failure = TIMEOUT
             await asyncio.sleep(LEASE_FORWARD_PAUSE_S)
         raise failure
+
+    async def _ask_while_it_leads(self, leader: int, method: str, question: Any) -> Any:
+        """`ask`, but somebody who hangs is given up when another leads: leases wait for this."""
+        asking = asyncio.ensure_future(self.ask(leader, method, question))
+        try:
+            while not (await asyncio.wait((asking,), timeout=LEASE_FORWARD_PAUSE_S))[0]:
+                if self._leader() not in (leader, 0):
+                    raise TIMEOUT
+            return asking.result()
+        finally:
+            asking.cancel()
 
     def renew(self, lease_id: int, done: Done) -> None:
         """Has the leader renew a lease; `done` gets its TTL, 0 when there is none."""

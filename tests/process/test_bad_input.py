@@ -28,6 +28,7 @@ from tests.support.attacks import (
 )
 from tests.support.rpc import Rpc
 from tests.support.servers import Server, make_cluster
+from tests.support.traffic import disarm_all
 from tests.unit.api.client import Client, op_delete, op_put, op_range, op_txn
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
@@ -62,15 +63,9 @@ def rpc(server: Server) -> Iterator[Rpc]:
         yield caller
         assert server.running
         assert server.process.pid == before
-        disarm(caller)
+        disarm_all(caller)
         caller.put("still", "alive")
         assert caller.get("still") == b"alive"
-
-
-def disarm(rpc: Rpc) -> None:
-    for alarm in (1, 2):
-        request = rpc_pb2.AlarmRequest(action=2, alarm=alarm)
-        rpc.call("Maintenance", "Alarm", request)
 
 
 def refused(error: EtcdError, call: Any, *arguments: Any, **fields: Any) -> None:

@@ -7,6 +7,7 @@ import time
 
 import grpc
 
+from kvstore.pb import rpc_pb2
 from tests.support.rpc import Rpc
 from tests.support.servers import Cluster, Server
 
@@ -72,6 +73,13 @@ def leader_of(cluster: Cluster) -> Server:
                 return server
         time.sleep(0.05)
     raise AssertionError("no leader")
+
+
+def disarm_all(rpc: Rpc) -> None:
+    """Takes back every alarm of every member."""
+    for alarm in rpc.call("Maintenance", "Alarm", rpc_pb2.AlarmRequest()).alarms:
+        request = rpc_pb2.AlarmRequest(action=2, memberID=alarm.memberID, alarm=alarm.alarm)
+        rpc.call("Maintenance", "Alarm", request)
 
 
 def settled_hashes(cluster: Cluster) -> list[tuple[int, int]]:

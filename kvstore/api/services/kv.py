@@ -89,9 +89,20 @@ class KVService:
             self._write(Write.TXN, call)
 
     def compact(self, call: Call) -> None:
-        """The revision is judged when the command is applied."""
-        validation.parse(rpc_pb2.CompactionRequest, call.payload)
-        self._write(Write.COMPACT, call)
+        """The revision is judged when the command is applied; `physical` waits for the space."""
+        request = validation.parse(rpc_pb2.CompactionRequest, call.payload)
+        answers = self._answers(call)
+        if not request.physical:
+            self._write(Write.COMPACT, call)
+            return
+
+        def done(answer: Answer, error: EtcdError | None) -> None:
+            if error is None:
+                self._node.when_swept(lambda: answers(answer, None))
+            else:
+                answers(answer, error)
+
+        self._node.write(Write.COMPACT, call.payload, done)
 
     def _write(self, kind: Write, call: Call) -> None:
         validation.check_size(call.payload, self._max_request_bytes)

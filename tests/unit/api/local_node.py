@@ -268,6 +268,11 @@ class LocalNode:
     async def defragment(self) -> None:
         pass
 
+    def when_swept(self, done: Callable[[], None]) -> None:
+        while not self.machine.sweep(100):
+            pass
+        done()
+
     async def snapshot_chunks(self, chunk: int) -> AsyncIterator[tuple[bytes, int]]:
         content = bytes(range(256)) * 401 + b"tail"
         while content:
