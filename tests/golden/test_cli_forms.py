@@ -16,9 +16,9 @@ import pytest
 from kvstore.cli.exits import CliError
 from kvstore.cli.printers import Printer
 from kvstore.client.values import EndpointHealth
+from kvstore.node.restore import SnapshotStatus
 from kvstore.pb import kv_pb2
 from kvstore.pb import rpc_pb2 as pb
-from kvstore.node.restore import SnapshotStatus
 from tests.golden.runner import check
 
 FILES = sorted((Path(__file__).parent / "cli").glob("*.txt"))
