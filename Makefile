@@ -30,6 +30,9 @@ fix: setup-dev ## Rewrites formatting and what lint can mend
 	$(PY) -m ruff check --fix raft kvstore tests protos
 	$(PY) -m ruff format raft kvstore tests protos
 
+bench: setup-dev ## Many keys: memory, restart, rates, puts beside the heaviest requests (minutes)
+	$(PY) -m benchmarks.million $(BENCH)
+
 golden: setup-dev ## Rewrites the golden files; read the diff before committing it
 	KVSTORE_GOLDEN=rewrite $(PY) -m pytest tests/golden
 

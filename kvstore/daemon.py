@@ -33,6 +33,7 @@ from kvstore.metrics import Metrics
 from kvstore.node.config import NodeConfig
 from kvstore.node.errors import (
     BadConfiguration,
+    DataDirUnusable,
     ForeignDataDir,
     StartupError,
     StopKind,
@@ -79,7 +80,10 @@ what lives long is frozen out of their sight after the start."""
 T = TypeVar("T")
 _STARTUP_CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
     ((DirectoryLocked,), ExitCode.DATA_DIR),
-    ((WalCorrupt, WalMissing, SnapshotCorrupt, StoreCorrupt), ExitCode.CORRUPT),
+    (
+        (WalCorrupt, WalMissing, SnapshotCorrupt, StoreCorrupt, DataDirUnusable),
+        ExitCode.CORRUPT,
+    ),
     ((DiskFailed, StoreFailed, StoreFull), ExitCode.DISK_FAILED),
     ((ForeignDataDir,), ExitCode.OTHER_CLUSTER),
     ((OSError,), ExitCode.FAILED),

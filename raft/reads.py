@@ -19,6 +19,7 @@ from raft.state import State
 from raft.types import NO_NODE, ReadState, Role
 
 __all__ = (
+    "can_begin_round",
     "check_round",
     "confirm",
     "expire_forwarded",

@@ -19,6 +19,7 @@ Everything here runs on the event loop. Failing means raising or passing an `Etc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -49,7 +50,7 @@ SessionHandler = Callable[["Outlet"], "Session"]
 _CODES = len(Code)
 
 
-class Call:
+class Call(ABC):
     """One unary or server-streaming call. A transport subclasses it and supplies `_send`."""
 
     __slots__ = ("_callbacks", "_metadata", "cancelled", "deadline", "finished", "payload", "peer")
@@ -111,8 +112,9 @@ class Call:
         for callback in callbacks or ():
             callback()
 
+    @abstractmethod
     def _send(self, body: bytes, error: EtcdError | None) -> None:
-        raise NotImplementedError
+        """Hands the one answer to the transport: a body, or an error."""
 
 
 class Outlet(Protocol):

@@ -171,6 +171,9 @@ class Node(Protocol):
     def range(self, request: rpc_pb2.RangeRequest, done: Done) -> None:
         """Linearizable unless `request.serializable`; `done` gets an Answer."""
 
+    def range_response(self, request: rpc_pb2.RangeRequest, done: Done) -> None:
+        """Like `range`, but `done` gets the encoded RangeResponse, its header included."""
+
     def read_txn(self, request: rpc_pb2.TxnRequest, serializable: bool, done: Done) -> None:
         """A transaction that only reads; `done` gets an Answer."""
 

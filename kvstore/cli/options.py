@@ -17,9 +17,9 @@ import click
 from kvstore.cli.exits import BAD_ARGS, guarded
 
 __all__ = (
-    "DURATION",
     "ClientCommand",
     "ClientGroup",
+    "DURATION",
     "GLOBAL_OPTIONS",
     "GlobalOption",
     "global_values",
@@ -54,7 +54,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
 DURATION = _Duration()
 
 
-class BadUsage(click.UsageError):
+class _BadUsage(click.UsageError):
     """A command line that cannot be read, with an exit code of our own."""
 
     def __init__(self, error: click.UsageError, exit_code: int) -> None:
@@ -191,7 +191,7 @@ class _GoFlags(click.Command):
         try:
             return super().parse_args(ctx, self._normalised(args))
         except click.UsageError as error:
-            raise BadUsage(error, self._usage_exit_code) from None
+            raise _BadUsage(error, self._usage_exit_code) from None
 
     def _normalised(self, args: list[str]) -> list[str]:
         switches = {
@@ -244,14 +244,22 @@ class ClientCommand(_GoFlags):
     def invoke(self, ctx: click.Context) -> Any:
         from kvstore.cli.context import Session
 
-        if not self.cleans_up and threading.current_thread() is threading.main_thread():
-            before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-            ctx.call_on_close(lambda: signal.signal(signal.SIGINT, before))
+        if threading.current_thread() is threading.main_thread():
+            self._arrange_interrupts(ctx)
 
         values = global_values(ctx)
         with guarded(debug=bool(values.get("debug"))), Session(values) as session:
             ctx.obj = session
             return super().invoke(ctx)
+
+    def _arrange_interrupts(self, ctx: click.Context) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        if self.cleans_up:
+            # Also where we were started with the signal ignored, as scripts do with `&`.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        elif before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        ctx.call_on_close(lambda: signal.signal(signal.SIGINT, before))
 
 
 class ClientGroup(_GoFlags, click.Group):

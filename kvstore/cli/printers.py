@@ -12,7 +12,11 @@ from typing import Any, Final
 
 from kvstore.cli.exits import BAD_FEATURE, CliError
 
-__all__ = ("FORMS", "Printer", "emit")
+__all__ = (
+    "FORMS",
+    "Printer",
+    "emit",
+)
 
 FORMS: Final = ("simple", "json", "table", "fields", "protobuf")
 
@@ -25,10 +29,10 @@ def emit(lines: Lines) -> None:
         (line.encode("utf-8", "surrogateescape") if isinstance(line, str) else line) + b"\n"
         for line in lines
     )
-    write_raw(data)
+    _write_raw(data)
 
 
-def write_raw(data: bytes) -> None:
+def _write_raw(data: bytes) -> None:
     """Writes bytes to standard output."""
     stream = getattr(sys.stdout, "buffer", None)
     if stream is None:
@@ -78,7 +82,7 @@ class Printer:
         encode = getattr(answer, "SerializeToString", None)
         if encode is None:
             raise CliError("protobuf not supported as output format", BAD_FEATURE)
-        write_raw(encode())
+        _write_raw(encode())
 
     def text(self, data: bytes) -> bytes:
         """A key or value as it is to be seen."""

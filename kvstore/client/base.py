@@ -8,6 +8,7 @@ import os
 import random as random_module
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -46,7 +47,7 @@ _TOKEN_PROBLEMS = frozenset(
 _REQUIRE_LEADER = ("hasleader", "true")
 
 
-class ClientBase:
+class ClientBase(ABC):
     """Everything of a client that neither blocks nor awaits."""
 
     def __init__(
@@ -96,9 +97,9 @@ class ClientBase:
         self._pid = os.getpid()
         self._set_up()
 
+    @abstractmethod
     def _set_up(self) -> None:
         """What the client needs besides; called once, at the end of construction."""
-        raise NotImplementedError
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -115,8 +116,9 @@ class ClientBase:
 
     # Channels and callables: made once, kept until close.
 
+    @abstractmethod
     def _make_channel(self, endpoint: Endpoint) -> Any:
-        raise NotImplementedError
+        """A gRPC channel of the client's kind."""
 
     def _channel(self, endpoint: Endpoint) -> Any:
         with self._lock:

@@ -12,6 +12,7 @@ from kvstore.machine.command import (
 )
 from kvstore.machine.config import MachineConfig
 from kvstore.machine.draft import Lease
+from kvstore.machine.foresight import Foreseen, foresee
 from kvstore.machine.hashing import HashAnswer
 from kvstore.machine.jobs import Job, run
 from kvstore.machine.machine import Machine
@@ -31,6 +32,7 @@ __all__ = (
     "CommandError",
     "CommandKind",
     "ConfContext",
+    "Foreseen",
     "FormatError",
     "HashAnswer",
     "Job",
@@ -45,6 +47,7 @@ __all__ = (
     "decode",
     "encode",
     "expiry_payload",
+    "foresee",
     "member_attributes_payload",
     "run",
 )

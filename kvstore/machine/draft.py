@@ -2,29 +2,32 @@
 
 Rules: nothing of a draft is visible before its commit; a request takes one main revision if it
 changes at least one key, and none otherwise; its changes are numbered 0, 1, 2, … in order of
-execution; a key belongs to at most one lease, the one that its newest put named.
+execution; a key belongs to at most one lease, the one that its newest put named. Memory does not
+grow with the number of keys that a request changes: beyond CHANGES_MAX they are not listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kvstore.machine.config import MachineConfig
 from kvstore.machine.jobs import Job
-from kvstore.machine.limits import SLICE_DELETES
+from kvstore.machine.limits import CHANGES_MAX, SLICE_DELETES
 from kvstore.machine.membership import Member
-from kvstore.machine.mvcc import Found, newest, stored, walk
+from kvstore.machine.mvcc import fetch, newest, stored, walk
 from kvstore.machine.ranges import RangeReader
 from kvstore.machine.results import DELETE, PUT, Change
 from kvstore.machine.tables import (
     KEYS,
     LEASE_KEYS,
     REVISIONS,
+    STAMP_BYTES,
     TOMBSTONE_MARK,
     Version,
     floor_of,
     key_of,
+    lease_bytes,
     lease_id,
     ordered_key,
     range_bounds,
@@ -73,7 +76,9 @@ class Draft:
         "config",
         "granted",
         "lease_overlay",
+        "overflowed",
         "revision",
+        "revisions_to_come",
         "revoked",
         "state",
         "sub",
@@ -103,7 +108,12 @@ class Draft:
         self.compact_revision = state.compact_revision
         self.sub = 0
         """Changes of the request being applied, so far."""
+        self.revisions_to_come = 0
+        """Revisions that the entry being applied is certain to take after the present one."""
         self.changes: list[Change] = []
+        """All changes of the batch, or none once it has `overflowed`."""
+        self.overflowed = False
+        """There were more than CHANGES_MAX changes."""
         self._committed_leases = leases
         self.lease_overlay: dict[int, Lease | None] = {}
         """Leases granted, checkpointed or (None) revoked by this batch."""
@@ -128,6 +138,7 @@ class Draft:
     def finish_entry(self, index: int, term: int) -> None:
         """Ends an entry: from here on it counts as applied."""
         self.finish_request()
+        self.revisions_to_come = 0
         self.applied = (index, term)
 
     def final_state(self) -> State:
@@ -176,7 +187,8 @@ class Draft:
             if lease:
                 txn.put(LEASE_KEYS, lease_id(lease) + key, b"")
         self.sub = sub + 1
-        self.changes.append(Change(main, sub, PUT, key, kv, version == 1, lease))
+        if self._lists(1):
+            self.changes.append(Change(main, sub, PUT, key, kv, version == 1, lease))
 
     def delete(self, key: bytes, lease: int) -> None:
         """Ends the life of a key that is live and attached to `lease` (0: to none)."""
@@ -189,7 +201,48 @@ class Draft:
         if lease:
             txn.delete(LEASE_KEYS, lease_id(lease) + key)
         self.sub = sub + 1
-        self.changes.append(Change(main, sub, DELETE, key, tombstone_event(key, main), False, 0))
+        if self._lists(1):
+            event = tombstone_event(key, main)
+            self.changes.append(Change(main, sub, DELETE, key, event, False, 0))
+
+    def delete_many(self, doomed: Sequence[tuple[bytes, bytes]], leases: Sequence[bytes]) -> None:
+        """`delete` for many keys at once: (key, ordered key) of each, in key order.
+
+        `leases` are the records of LEASE_KEYS that go with them.
+        """
+        main = self.revision + 1
+        first = self.sub
+        stamps = [revision_key(main, sub) for sub in range(first, first + len(doomed))]
+        txn = self.txn
+        txn.put_many(
+            REVISIONS,
+            [
+                (at + TOMBSTONE_MARK, tombstone(key))
+                for at, (key, _) in zip(stamps, doomed, strict=True)
+            ],
+        )
+        txn.put_many(
+            KEYS,
+            [
+                (ordered + stamp_of(at), b"")
+                for at, (_, ordered) in zip(stamps, doomed, strict=True)
+            ],
+        )
+        for attached in leases:
+            txn.delete(LEASE_KEYS, attached)
+        self.sub = first + len(doomed)
+        if self._lists(len(doomed)):
+            self.changes += [
+                Change(main, sub, DELETE, key, tombstone_event(key, main), False, 0)
+                for sub, (key, _) in enumerate(doomed, first)
+            ]
+
+    def _lists(self, count: int) -> bool:
+        """Whether `count` more changes are to be listed; gives up the list when it gets long."""
+        if not self.overflowed and len(self.changes) + count > CHANGES_MAX:
+            self.overflowed = True
+            self.changes.clear()
+        return not self.overflowed
 
     def delete_range(self, key: bytes, range_end: bytes, previous: list[bytes] | None) -> Job[int]:
         """Deletes every key of a range; their pairs are added to `previous` if it is given.
@@ -218,16 +271,18 @@ class Draft:
                 want=SLICE_DELETES,
                 records=8 * SLICE_DELETES,
             )
-            for item in part.found:
-                self._delete_found(item, previous)
-            deleted += len(part.found)
+            found = part.found
+            if previous is not None:
+                previous += fetch(self.txn, found)
+            doomed = [(key_of(record_key), record_key[:-STAMP_BYTES]) for record_key, _ in found]
+            attached = [
+                lease_bytes(record) + key
+                for (_, record), (key, _) in zip(found, doomed, strict=True)
+                if lease_bytes(record)
+            ]
+            self.delete_many(doomed, attached)
+            deleted += len(found)
             position = part.resume
             if position is not None:
                 yield
         return deleted
-
-    def _delete_found(self, item: Found, previous: list[bytes] | None) -> None:
-        version = Version.read(*item)
-        if previous is not None:
-            previous.append(self.stored(version))
-        self.delete(key_of(item[0]), version.lease)

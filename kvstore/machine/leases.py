@@ -13,7 +13,7 @@ from kvstore import errors
 from kvstore.machine.draft import Draft, Lease
 from kvstore.machine.jobs import Job
 from kvstore.machine.limits import LEASE_TTL_MAX_S, SLICE_DELETES, SLICE_RECORDS
-from kvstore.machine.tables import LEASE_KEYS, LEASES, lease_id, prefix_end
+from kvstore.machine.tables import LEASE_KEYS, LEASES, lease_id, ordered_key, prefix_end
 from kvstore.machine.wire import int_field
 from kvstore.pb.rpc_pb2 import LeaseCheckpointRequest, LeaseGrantRequest
 from kvstore.storage.store import ReadTxn
@@ -64,8 +64,7 @@ def revoke(draft: Draft, number: int) -> Job[None]:
             keys.append(attached[len(prefix) :])
             if len(keys) == SLICE_DELETES:
                 break
-        for key in keys:
-            draft.delete(key, number)
+        draft.delete_many([(key, ordered_key(key)) for key in keys], [prefix + key for key in keys])
         if len(keys) < SLICE_DELETES:
             break
         yield
@@ -77,12 +76,24 @@ def revoke(draft: Draft, number: int) -> Job[None]:
 
 def expire(draft: Draft, numbers: list[int]) -> Job[None]:
     """Revokes leases whose time is up, one revision each; those already gone are passed over."""
+    # How many revisions this will take is settled at once: a key is on one lease at most.
+    to_come = 0
+    for number in dict.fromkeys(numbers):
+        to_come += draft.lease(number) is not None and _has_keys(draft.txn, number)
     for at, number in enumerate(numbers, 1):
         if draft.lease(number) is not None:
+            to_come -= _has_keys(draft.txn, number)
+            draft.revisions_to_come = to_come
             yield from revoke(draft, number)
             draft.finish_request()
         if at % SLICE_DELETES == 0:
             yield
+
+
+def _has_keys(txn: ReadTxn, number: int) -> bool:
+    prefix = lease_id(number)
+    found = txn.seek(LEASE_KEYS, prefix)
+    return found is not None and found[0].startswith(prefix)
 
 
 def checkpoint(draft: Draft, request: LeaseCheckpointRequest) -> None:

@@ -15,7 +15,7 @@ from kvstore.machine import membership
 from kvstore.machine.apply import ApplyBatch
 from kvstore.machine.compaction import retarget, sweep_slice
 from kvstore.machine.config import MachineConfig
-from kvstore.machine.draft import Draft, Lease, State
+from kvstore.machine.draft import Draft, Lease
 from kvstore.machine.leases import load_leases
 from kvstore.machine.membership import Member
 from kvstore.machine.meta import (
@@ -134,37 +134,44 @@ class Machine:
             txn.close()
         self._state = after
 
-    def begin(self, entries: Sequence[Entry], waiting: Container[int] | None = None) -> ApplyBatch:
+    def begin(
+        self,
+        entries: Sequence[Entry],
+        waiting: Container[int] | None = None,
+        *,
+        long: bool = False,
+    ) -> ApplyBatch:
         """Opens a batch of the entries that follow the applied one; one batch at a time.
 
-        `waiting` holds the request ids whose responses somebody wants (None: all).
+        `waiting` holds the request ids whose responses somebody wants (None: all). A `long`
+        batch can be committed in the background.
         """
         assert self._open_batch is None, "the batch before has not ended"
         for index, entry in enumerate(entries, self._state.applied_index + 1):
             assert entry.index == index, f"entry {entry.index} where {index} must follow"
-        draft = Draft(self._store.write(), self._state, self._leases, self.config)
+        draft = Draft(self._store.write(long=long), self._state, self._leases, self.config)
         self._open_batch = draft
+        return ApplyBatch(draft, entries, waiting, self)
 
-        def finish(commit: bool) -> None:
-            if self._open_batch is draft:
-                self._end(draft, commit)
+    def seal(self, draft: Draft) -> bool:
+        """For the batch: writes the state that the draft leads to; False if it is no other."""
+        before, after = self._state, draft.final_state()
+        if after.applied_index == before.applied_index:
+            return False
+        save_state(draft.txn, before, after)
+        return True
 
-        return ApplyBatch(draft, entries, waiting, finish)
-
-    def _end(self, draft: Draft, commit: bool) -> None:
-        self._open_batch = None
-        try:
-            if not commit:
-                return
-            before, after = self._state, draft.final_state()
-            if after.applied_index != before.applied_index:
-                save_state(draft.txn, before, after)
-                draft.txn.commit()
-        finally:
+    def drop(self, draft: Draft) -> None:
+        """For the batch: it is given up."""
+        if self._open_batch is draft:
+            self._open_batch = None
             draft.txn.close()
-        self._adopt(after, draft)
 
-    def _adopt(self, after: State, draft: Draft) -> None:
+    def adopt(self, draft: Draft) -> None:
+        """For the batch: it is committed, and is the state from here on."""
+        assert self._open_batch is draft, "a batch was committed that is not open"
+        self.drop(draft)
+        after = draft.final_state()
         self._state = after
         for number, lease in draft.lease_overlay.items():
             if lease is None:

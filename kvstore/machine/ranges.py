@@ -49,15 +49,21 @@ _COUNT_ONE = b"\x20\x01"
 class RangeAnswer(NamedTuple):
     """A RangeResponse without its header, and what a caller that pages wants to know."""
 
-    body: bytes
+    chunks: list[bytes]
+    """The body in pieces: putting a large one together takes long enough to be a thread's work."""
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody misses
     """Keys in the range, whatever limit and filters say."""
     more: bool
     returned: int
-    """Pairs in `body`."""
+    """Pairs in the body."""
     last_key: bytes
-    """Key of the last pair in `body` (empty when there is none); in key order a next page
+    """Key of the last pair in the body (empty when there is none); in key order a next page
     starts at this + 00."""
+
+    @property
+    def body(self) -> bytes:
+        """The RangeResponse."""
+        return b"".join(self.chunks)
 
 
 class CountCache:
@@ -118,13 +124,13 @@ class RangeReader(NamedTuple):
         kv = self.txn.get(REVISIONS, stamp_of(found[0][-STAMP_BYTES:]))
         assert kv is not None, f"the version of {key[:64]!r} at {revision} has no revision record"
         body = b"".join((_KVS, varint(len(kv)), kv, _COUNT_ONE))
-        return RangeAnswer(body, 1, False, 1, key)
+        return RangeAnswer([body], 1, False, 1, key)
 
     def _range(self, request: RangeRequest, revision: int) -> Job[RangeAnswer]:
         bounds = range_bounds(request.key, request.range_end)
         if request.count_only:
             count = yield from self._count(*bounds, revision)
-            return RangeAnswer(int_field(_COUNT_FIELD, count), count, False, 0, b"")
+            return RangeAnswer([int_field(_COUNT_FIELD, count)], count, False, 0, b"")
         if _is_plain(request):
             answer = yield from self._in_key_order(request, bounds, revision)
         else:
@@ -249,10 +255,10 @@ def _answer(
     if more:
         chunks.append(_MORE)
     chunks.append(int_field(_COUNT_FIELD, count))
-    return RangeAnswer(b"".join(chunks), count, more, returned, last_key)
+    return RangeAnswer(chunks, count, more, returned, last_key)
 
 
-_NOTHING = RangeAnswer(b"", 0, False, 0, b"")
+_NOTHING = RangeAnswer([], 0, False, 0, b"")
 
 
 def select(

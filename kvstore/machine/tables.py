@@ -37,6 +37,7 @@ __all__ = (
     "Version",
     "floor_of",
     "key_of",
+    "lease_bytes",
     "lease_id",
     "member_id",
     "ordered_key",
@@ -123,6 +124,11 @@ def version_record(create: int, version: int, lease: int) -> bytes:
     if lease:
         return _LEASED.pack(create, version, lease)
     return _PLAIN.pack(create, version)
+
+
+def lease_bytes(record: bytes) -> bytes:
+    """The id of the lease in a record of `keys`, packed as in `lease_keys`; empty for none."""
+    return record[_PLAIN.size :]
 
 
 def ordered_key(key: bytes) -> bytes:

@@ -4,7 +4,8 @@
 that no first message is needed; their logs begin behind that state.
 *Join*: the cluster already knows this member (`member add`); it is asked for the ids, and the
 state comes by itself, as a snapshot from the leader.
-*Restart*: the files decide (`recovery`); --initial-cluster is not read, only compared.
+*Restart*: the files decide (`recovery`); an --initial-cluster that is given is only compared, to
+notice the files of another cluster.
 
 A member that has run before but finds its files, or its log alone, gone must not begin again
 under its old id: it would have forgotten what it voted for. It is refused with the advice to
@@ -69,11 +70,16 @@ async def open_member(config: NodeConfig, worker: Worker, network: PeerNetwork) 
 
     Raises StartupError or a StorageError.
     """
-    own = _own_urls(config)
+    if config.initial_cluster_state not in ("new", "existing"):
+        raise BadConfiguration(
+            f"--initial-cluster-state is {config.initial_cluster_state!r}; it must be 'new' or "
+            "'existing'."
+        )
     files = await worker.run(lambda: MemberFiles.lock(config))
     try:
         if await worker.run(files.has_log):
             return await _restart(config, files, worker, network)
+        own = _own_urls(config)
         if config.initial_cluster_state == "existing":
             return await _join(config, files, worker, network, own)
         return await _found(config, files, worker, network, own)
@@ -84,14 +90,11 @@ async def open_member(config: NodeConfig, worker: Worker, network: PeerNetwork) 
 
 def _own_urls(config: NodeConfig) -> tuple[str, ...]:
     """This member's peer URLs as --initial-cluster has them, checked against its own flags."""
-    if config.initial_cluster_state not in ("new", "existing"):
-        raise BadConfiguration(
-            f"--initial-cluster-state is {config.initial_cluster_state!r}; it must be 'new' or "
-            "'existing'."
-        )
+    if not config.initial_cluster:
+        return config.advertise_peer_urls
     urls = config.initial_cluster.get(config.name)
     if urls is None:
-        known = ", ".join(sorted(config.initial_cluster)) or "nobody"
+        known = ", ".join(sorted(config.initial_cluster))
         raise BadConfiguration(
             f"this member is called {config.name!r}, but --initial-cluster names {known}. Make "
             "--name one of them, or add this member to --initial-cluster."
@@ -128,7 +131,8 @@ async def _found(
     network: PeerNetwork,
     own: tuple[str, ...],
 ) -> Opened:
-    members = first_members(config.initial_cluster, config.initial_cluster_token)
+    cluster = config.initial_cluster or {config.name: own}
+    members = first_members(cluster, config.initial_cluster_token)
     member_id = member_id_of(own, config.initial_cluster_token)
     cluster_id = cluster_id_of(members)
     others = _other_urls(config)
@@ -277,7 +281,7 @@ def _refuse_foreign(
     Flags that merely went out of date (a member was added or moved since) are normal, and only
     noted: after the first start the files know better.
     """
-    if config.initial_cluster_state != "new":
+    if config.initial_cluster_state != "new" or not config.initial_cluster:
         return
     wanted = first_members(config.initial_cluster, config.initial_cluster_token)
     if cluster_id_of(wanted) == cluster_id:

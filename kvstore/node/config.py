@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ("NodeConfig",)
@@ -19,7 +19,8 @@ class NodeConfig:
     advertise_peer_urls: tuple[str, ...]
     advertise_client_urls: tuple[str, ...]
     initial_cluster: Mapping[str, tuple[str, ...]]
-    """Member name to its advertised peer URLs; read only when the data directory is new."""
+    """Member name to its advertised peer URLs; read only when the data directory is new.
+    Empty: not given, this member is alone in it."""
     initial_cluster_state: str = "new"
     initial_cluster_token: str = "etcd-cluster"
     wal_dir: Path | None = None
@@ -45,9 +46,7 @@ class NodeConfig:
     compact_hash_check_s: float = 60.0
     """How often the leader compares the members' hashes; 0 is off."""
     corrupt_check_s: float = 0.0
-    initial_corrupt_check: bool = False
     strict_reconfig_check: bool = True
     max_learners: int = 1
     force_new_cluster: bool = False
     unsafe_no_fsync: bool = False
-    extra: Mapping[str, str] = field(default_factory=dict)

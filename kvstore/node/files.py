@@ -62,7 +62,7 @@ class MemberFiles:
     @classmethod
     def lock(cls, config: NodeConfig) -> MemberFiles:
         """Takes the data directory for this process; raises DirectoryLocked or DiskFailed."""
-        disk = OsDisk()
+        disk = OsDisk(sync=not config.unsafe_no_fsync)
         layout = Layout(config.data_dir, config.wal_dir)
         lock = layout.lock()
         try:

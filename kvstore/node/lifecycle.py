@@ -57,10 +57,14 @@ async def launch(node: Node, network: PeerNetwork, fail: Callable[[StopReason], 
     copies = Worker("kvstore-copy")
     try:
         opened = await open_member(node.config, copies, network)
+        try:
+            return Running(node, opened, copies, network, fail)
+        except BaseException:
+            await copies.run(opened.files.close)
+            raise
     except BaseException:
         await copies.close()
         raise
-    return Running(node, opened, copies, network, fail)
 
 
 class Running:
@@ -79,6 +83,7 @@ class Running:
         self.opened = opened
         self.network = network
         self.copies = copies
+        self.answers = Worker("kvstore-answers")
         self.cluster_id = opened.cluster_id
         self.member_id = opened.member_id
         self.timing = Timing(config.heartbeat_ms, max(2, config.election_ms // config.heartbeat_ms))
@@ -223,6 +228,7 @@ class Running:
         await self.loop.stop()
         await self.copies.run(lambda: self._close_files(clean))
         await self.copies.close()
+        await self.answers.close()
 
     def _close_files(self, clean: bool) -> None:
         self.opened.wal.close()
@@ -230,13 +236,19 @@ class Running:
 
     async def _hand_over(self) -> None:
         """Gives leadership to the voter that is furthest, so that nobody waits for a timeout."""
-        progress = self.core.raft.progress()
-        voters = self.core.raft.conf.voters
-        others = [(peer.match, id_) for id_, peer in progress.items() if peer.recent_active]
-        candidates = [(m, id_) for m, id_ in others if id_ != self.member_id and id_ in voters]
-        if candidates:
-            _, target = max(candidates)
-            await self.transfer(target, min(STOP_TRANSFER_S, 3 * self.timing.election_s))
+        deadline = self._loop.time() + min(STOP_TRANSFER_S, 3 * self.timing.election_s)
+        heirs = set(self.core.raft.conf.voters) - {self.member_id}
+        while self.core.is_leader and (left_s := deadline - self._loop.time()) > 0:
+            # The others may be stopping, too: who has gone is not waited for.
+            heirs = {heir for heir in heirs if self.peers.active_since(heir) is not None}
+            if not heirs:
+                return
+            progress = self.core.raft.progress()
+            # Who was heard lately first; but each quorum check forgets that, so it is no condition.
+            target = max(heirs, key=lambda h: (progress[h].recent_active, progress[h].match))
+            if await self.transfer(target, left_s):
+                return
+            heirs.remove(target)
 
     async def _drain(self) -> None:
         """Lets the write to disk and the apply under way finish."""
@@ -253,7 +265,7 @@ class Running:
             await self.loop.disk.run(lambda: self.opened.wal.write(words, True))
 
     async def transfer(self, target: int, timeout_s: float) -> bool:
-        """Hands leadership to `target`; True once it leads."""
+        """Hands leadership to `target`; True once it leads, False once it will not."""
         try:
             self.core.raft.transfer_leader(target)
         except RaftError as error:
@@ -261,9 +273,12 @@ class Running:
             return False
         self.loop.wake()
         deadline = self._loop.time() + timeout_s
-        while self._loop.time() < deadline:
-            if self.core.leader_id == target:
+        core = self.core
+        while self._loop.time() < deadline and self.peers.active_since(target) is not None:
+            if core.leader_id == target:
                 return True
+            if core.is_leader and core.raft.transferee != target:
+                return False  # Raft has given it up.
             await asyncio.sleep(self.timing.tick_s / 10)
         return False
 

@@ -10,7 +10,18 @@ REQUEST_TIMEOUT_BASE_S = 5.0
 """A request waits this long plus two election timeouts for its outcome (etcd: 7 s by default)."""
 
 MAX_APPLY_LAG_ENTRIES = 5_000
-"""Writes are refused while this many committed entries are not applied yet."""
+"""Writes are refused while this many committed entries are neither applied nor foreseen."""
+
+MAX_FORESEEN_ENTRIES = 50_000
+MAX_FORESEEN_BYTES = 64 * 1024**2
+"""Entries answered before they are applied, while a long one is: about a second's worth."""
+
+FORESIGHT_AFTER_SLICES = 2
+"""A batch that needs more slices than this makes those behind it look ahead."""
+
+LONG_BATCH_SLICES = 8
+"""A batch that needs more is begun anew, as one that can be committed off the loop: until here
+(4,096 keys) the commit takes about 10 ms."""
 
 MAX_QUEUED_WRITES = 20_000
 MAX_QUEUED_WRITE_BYTES = 64 * 1024**2
@@ -38,11 +49,15 @@ SLICE_S = 0.005
 LONG_TURN_S = 0.05
 """A loop turn longer than this is counted and logged: others waited for it."""
 
+LARGE_ANSWER_BYTES = 1024**2
+"""An answer to a range of this size or more is put together in a thread (a join lets go of the
+interpreter from this size on)."""
+
 MAX_WAITING_READS = 50_000
 """Linearizable reads that wait for confirmation, and reads that wait for a free view."""
 
 MAX_PINNED_VIEWS = 24
-"""Reads that hold a store transaction across loop turns (LMDB has 126 reader slots)."""
+"""Reads that hold a store transaction across loop turns."""
 
 READ_PIN_LIMIT_S = 30.0
 """A read that runs longer is abandoned: its pinned view makes the store file grow."""

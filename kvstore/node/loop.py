@@ -11,6 +11,7 @@ that this process remembers of the disk can be believed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
@@ -75,6 +76,8 @@ class MemberLoop:
         self._fail = fail
         self._fsync = fsync
         self._loop = asyncio.get_running_loop()
+        core.applier.on_loop = self._from_thread
+        core.applier.time_commit = self._time_commit
         self._scheduled = False
         self._running = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -103,7 +106,7 @@ class MemberLoop:
         """Asks for a turn at the end of this loop iteration."""
         if not self._scheduled and self._running:
             self._scheduled = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._scheduled_turn)
 
     def turn_now(self) -> None:
         """A turn at once, for callers who need to see what comes of it."""
@@ -111,8 +114,13 @@ class MemberLoop:
 
     # ---- turns -----------------------------------------------------------------------------
 
-    def _turn(self) -> None:
+    def _scheduled_turn(self) -> None:
+        # Only here: a turn out of order leaves the scheduled one where it is. Were it forgotten,
+        # each such turn would add one to every loop iteration for as long as there is work.
         self._scheduled = False
+        self._turn()
+
+    def _turn(self) -> None:
         if not self._running:
             return
         try:
@@ -174,6 +182,23 @@ class MemberLoop:
                 self._turn()
 
         self.disk.submit(write, report)
+
+    def _time_commit(self) -> Callable[[], None]:
+        began = time.perf_counter()
+        return lambda: self._metrics.backend_commit_seconds.observe(time.perf_counter() - began)
+
+    def _from_thread(self, call: Callable[[], None]) -> None:
+        """Makes `call` part of a turn; from any thread, without effect once the loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._called, call)
+
+    def _called(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self.broken(error)
+            return
+        self.wake()
 
     def installed(self, persist: Persist, batch: WalBatch | None) -> None:
         """A snapshot is in place; the rest of its persist, if any, is written now."""

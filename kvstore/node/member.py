@@ -18,7 +18,8 @@ Rules:
 1. A promise (vote, acknowledgement) leaves only after `persisted`; Raft keeps it back, not us.
 2. One write to disk is under way at a time. What arrives meanwhile forms the next one, and while
    this member leads its writes wait for that too: one append per follower per disk write.
-3. An entry is answered when it is applied here, and only by the member that proposed it.
+3. An entry is answered when it is applied here, and only by the member that proposed it. (Behind
+   an entry that takes long to apply, some are answered as soon as they are committed: `foresight`.)
 4. A commit index alone is not written: it travels with the next entries. After a crash the
    machine's own applied index says more anyway.
 5. The machine's state and applied index move together in one transaction. Raft's idea of
@@ -164,7 +165,7 @@ class MemberCore:
         error: EtcdError | None = None
         if self._stopped:
             error = STOPPED
-        elif self.raft.commit_index - self.applier.applied_index > MAX_APPLY_LAG_ENTRIES:
+        elif self.raft.commit_index - self.applier.settled_index > MAX_APPLY_LAG_ENTRIES:
             error = TOO_MANY_REQUESTS
         elif size_bytes > self._max_request_bytes:
             error = REQUEST_TOO_LARGE

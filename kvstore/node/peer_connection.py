@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -51,7 +52,7 @@ class Address:
         return context if self.tls else None
 
 
-class Framed(asyncio.Protocol):
+class Framed(asyncio.Protocol, ABC):
     """A connection as frames. Subclasses say what they do with one, and with the end."""
 
     def __init__(self) -> None:
@@ -67,16 +68,16 @@ class Framed(asyncio.Protocol):
     def opened(self) -> None:
         """The connection is there."""
 
+    @abstractmethod
     def received(self, kind: int, fields: Sequence[Any]) -> None:
         """A frame has come. May raise FrameError or WireError: the connection ends."""
-        raise NotImplementedError
 
     def drained(self) -> None:
         """The socket takes data again."""
 
+    @abstractmethod
     def ended(self, reason: str) -> None:
         """The connection is gone, for `reason`; called exactly once."""
-        raise NotImplementedError
 
     # What they use.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -383,12 +384,13 @@ class Link:
     def pong(self, number: int) -> None:
         """The peer has answered a ping."""
         if self._ping is not None and self._ping[0] == number:
-            self._round_trip.observe(self._loop.time() - self._ping[1])
+            self._round_trip.observe(time.perf_counter() - self._ping[1])
             self._ping = None
 
     def _send_ping(self) -> None:
         assert self._connection is not None
-        now = self._loop.time()
+        # Not the loop's clock: uvloop's goes in steps of 1 ms, longer than a round trip on a LAN.
+        now = time.perf_counter()
         if self._ping is None:
             self._ping = (next(self._numbers), now)
             self._write(frame(Kind.PING, self._ping[0]))

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import random as random_module
 import ssl
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,7 @@ class Peers:
         link = self._reach(peer_id)
         if link is None or self._depot is None:
             raise ConnectionError(f"member {peer_id:x} is not known")
-        started = self._loop.time()
+        began = time.perf_counter()
         send = self._loop.create_task(
             send_snapshot(
                 self._dialer,
@@ -263,7 +264,7 @@ class Peers:
             "sent the snapshot of index %d to %x in %.1f s",
             message.meta.index,
             peer_id,
-            self._loop.time() - started,
+            time.perf_counter() - began,
         )
         return True
 

@@ -34,8 +34,9 @@ def _without_totals(answer: RangeAnswer) -> bytes:
     tail = (b"\x18\x01" if answer.more else b"") + (
         b"\x20" + varint(answer.count) if answer.count else b""
     )
-    assert answer.body.endswith(tail), "a range's body does not end with its totals"
-    return answer.body[: len(answer.body) - len(tail)]
+    body = answer.body
+    assert body.endswith(tail), "a range's body does not end with its totals"
+    return body[: len(body) - len(tail)]
 
 
 async def range_chunks(
@@ -72,7 +73,7 @@ async def range_chunks(
             break
         yield revision, _without_totals(answer), False
         part.key = answer.last_key + b"\x00"
-        size = _next_size(size, len(answer.body), max_bytes)
+        size = _next_size(size, sum(map(len, answer.chunks)), max_bytes)
     assert total is not None
     more = b"\x18\x01" if answer.more else b""
     count = b"\x20" + varint(total) if total else b""

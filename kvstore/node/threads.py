@@ -1,8 +1,8 @@
 """One thread that does blocking work in order and reports on the event loop.
 
-A member has two: one writes the WAL and nothing else, so that no copy ever delays an fsync;
-the other makes and reads snapshot files. (The loop's default executor carries nothing that
-matters: a library's blocked job there must not stop a write.)
+A member has three: one writes the WAL and nothing else, so that no copy ever delays an fsync;
+one makes and reads snapshot files; one puts large answers together. (The loop's default executor
+carries nothing that matters: a library's blocked job there must not stop a write.)
 """
 
 from __future__ import annotations
@@ -67,3 +67,4 @@ class Worker:
                 self._loop.call_soon_threadsafe(report, value, error)
             except RuntimeError:
                 return
+            del item, job, report, value, error  # may be large, and the next job far away

@@ -19,6 +19,8 @@ __all__ = ("GrpcConfig", "ServerConfig", "build_config")
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
 LARGE_QUOTA_BYTES = 8 * 1024**3
 LARGE_REQUEST_BYTES = 10 * 1024**2
+MAX_REQUEST_BYTES = 32 * 1024**2
+"""A request travels between members in one frame, of which there may be 64 MiB."""
 MAX_ELECTION_MS = 50_000
 MIN_ELECTION_HEARTBEATS = 5
 HTTP_PORT_OFFSET = 2
@@ -144,6 +146,7 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
         compaction_sleep_ms=_seconds(settings, "compaction-sleep-interval", 0.0) * 1000,
         watch_progress_interval_s=_seconds(settings, "watch-progress-notify-interval", 0.1),
         compact_hash_check_s=hash_check_s if gates["CompactHashCheck"] else 0.0,
+        corrupt_check_s=_seconds(settings, "corrupt-check-time", 0.0),
         strict_reconfig_check=settings.flag("strict-reconfig-check"),
         max_learners=_number(settings, "max-learners", 1),
         force_new_cluster=settings.flag("force-new-cluster"),
@@ -240,6 +243,11 @@ def _quota(settings: Settings, notes: list[str]) -> int:
 
 def _max_request(settings: Settings, notes: list[str]) -> int:
     size = _number(settings, "max-request-bytes", 1)
+    if size > MAX_REQUEST_BYTES:
+        raise UsageError(
+            f"{settings.origin('max-request-bytes')} is {size}; the most is {MAX_REQUEST_BYTES}, "
+            "since a larger request could not be sent to the other members"
+        )
     if size > LARGE_REQUEST_BYTES:
         notes.append(f"requests of up to {size} bytes (over 10 MiB) delay the others behind them")
     return size
@@ -288,7 +296,7 @@ def _initial_cluster(
     settings: Settings, name: str, advertised: Sequence[str], data_dir: Path
 ) -> Mapping[str, tuple[str, ...]]:
     if "initial-cluster" not in settings.given:
-        return {name: tuple(advertised)}
+        return {}
     origin = settings.origin("initial-cluster")
     members: dict[str, list[str]] = {}
     owner: dict[str, str] = {}

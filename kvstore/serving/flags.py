@@ -418,20 +418,18 @@ _OBSERVING = (
 )
 
 _SAFETY = (
-    refused(
+    implemented(
         "corrupt-check-time",
         DURATION,
         "0",
-        "Time between comparisons of all members' data; 0 is off.",
-        "members compare the hashes of compacted history alone: --feature-gates="
-        "CompactHashCheck=true",
+        "Time between comparisons of all members' data, by hashes; 0 is off.",
         aliases=("experimental-corrupt-check-time",),
     ),
     implemented(
         "compact-hash-check-time",
         DURATION,
         "1m",
-        "Time between comparisons of compaction hashes, if the gate CompactHashCheck is on.",
+        "The same, while the gate CompactHashCheck is on; the shorter of the two counts.",
         aliases=("experimental-compact-hash-check-time",),
     ),
     implemented(

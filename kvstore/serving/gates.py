@@ -32,14 +32,15 @@ GATES: Mapping[str, Gate] = {
             False,
             Kind.REFUSED,
             "this member's data is not compared with the others' before it serves; "
-            "CompactHashCheck compares them while it does",
+            "--corrupt-check-time compares them while it does",
             "experimental-initial-corrupt-check",
         ),
         Gate(
             "CompactHashCheck",
-            False,
+            True,
             Kind.IMPLEMENTED,
-            "the leader compares the members' hashes of compacted history",
+            "the leader compares the hashes of the members' data, every --compact-hash-check-time "
+            "(etcd's default is off)",
             "experimental-compact-hash-check-enabled",
         ),
         Gate(

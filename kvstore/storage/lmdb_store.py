@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NoReturn, cast
 
@@ -27,7 +28,7 @@ from kvstore.storage.limits import (
     READERS_MAX,
     SPARE_TXNS,
 )
-from kvstore.storage.lmdb_txn import LmdbReadTxn, LmdbTable, LmdbWriteTxn
+from kvstore.storage.lmdb_txn import LmdbLongTxn, LmdbReadTxn, LmdbTable, LmdbWriteTxn
 from kvstore.storage.sealed import table_seed
 from kvstore.storage.store import EngineInfo, ReadTxn, TableSpec
 
@@ -71,6 +72,7 @@ class LmdbStore:
         self._copies = 0
         self._copies_changed = threading.Condition()
         self._closed = False
+        self._long_thread: ThreadPoolExecutor | None = None
         if map_bytes is None:
             map_bytes = max(MAP_QUOTA_FACTOR * quota_bytes, MAP_BYTES_MIN)
         try:
@@ -119,14 +121,26 @@ class LmdbStore:
         except lmdb.Error as error:
             self._fail("beginning a read", error)
 
-    def write(self) -> LmdbWriteTxn:
+    def write(self, *, long: bool = False) -> LmdbWriteTxn:
         assert not self._writing, "a write transaction is already open"
+        thread = self._long_writer() if long else None
         try:
-            raw = self._env.begin(write=True)
+            if thread is None:
+                raw = self._env.begin(write=True)
+            else:
+                raw = thread.submit(self._env.begin, write=True).result()
         except lmdb.Error as error:
             self._fail("beginning a write", error)
         self._writing = True
-        return LmdbWriteTxn(raw, self._tables, self._fail, self._write_ended)
+        if thread is None:
+            return LmdbWriteTxn(raw, self._tables, self._fail, self._write_ended)
+        return LmdbLongTxn(raw, self._tables, self._fail, self._write_ended, thread)
+
+    def _long_writer(self) -> ThreadPoolExecutor:
+        """The thread that begins and ends long transactions; most stores never need it."""
+        if self._long_thread is None:
+            self._long_thread = ThreadPoolExecutor(1, "lmdb-commit")
+        return self._long_thread
 
     def size_bytes(self) -> int:
         return (int(self._env.info()["last_pgno"]) + 1) * self._page_bytes
@@ -189,6 +203,8 @@ class LmdbStore:
             self._closed = True
             while self._copies:
                 self._copies_changed.wait()
+        if self._long_thread is not None:
+            self._long_thread.shutdown()
         self._env.close()
 
     def _copy(

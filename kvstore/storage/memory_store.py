@@ -169,6 +169,14 @@ class MemoryWriteTxn(MemoryReadTxn):
         self._open = False
         self._store.commit(self._tables)
 
+    def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
+        try:
+            self.commit()
+        except StoreFull as error:
+            report(error)
+        else:
+            report(None)
+
     def close(self) -> None:
         if self._open:
             self._open = False
@@ -234,7 +242,7 @@ class MemoryStore:
         self._check_open()
         return MemoryReadTxn(self._tables)
 
-    def write(self) -> MemoryWriteTxn:
+    def write(self, *, long: bool = False) -> MemoryWriteTxn:
         self._check_open()
         assert not self._writing, "a write transaction is already open"
         self._writing = True

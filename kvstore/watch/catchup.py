@@ -3,8 +3,9 @@
 A round pins a view of the store, takes a batch of watchers, reads changes from the chosen one's
 next revision on, matches them against the batch, and queues at most one response per watcher.
 It ends after a bounded number of revisions, events and changes, always between two revisions,
-so a revision's events stay together. A watcher that has reached the last published revision
-becomes live again; the others wait for another round.
+so a revision's events stay together. Of a revision with very many (a delete of a million keys)
+all but the first are kept as bytes at once, a few hundred to a piece. A watcher that has reached
+the last published revision becomes live again; the others wait for another round.
 
 Nothing of a watcher is altered before its response is queued. A round can therefore be dropped
 at any point (a snapshot replaced the store), and the next one starts from the truth.
@@ -15,12 +16,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from kvstore.watch import encoding, limits
 from kvstore.watch.encoding import Response
 from kvstore.watch.events import Past, SharedEvent
-from kvstore.watch.history import History, View
+from kvstore.watch.history import Change, History, View
 from kvstore.watch.index import Interest, WatcherIndex
 from kvstore.watch.watcher import Standing, Watcher
 
@@ -38,12 +39,76 @@ class Encoder:
         self._header = header
         self._split_bytes = max_response_bytes
 
-    def response(self, revision: int, watcher: Watcher, events: Sequence[bytes]) -> Response:
-        """The response of `watcher` around encoded events; several pieces if it may be split."""
+    def response(
+        self, revision: int, watcher: Watcher, events: Sequence[bytes], count: int | None = None
+    ) -> Response:
+        """The response of `watcher` around encoded events; several pieces if it may be split.
+
+        `count`: how many events there are, if an element may be several.
+        """
         split_bytes = self._split_bytes if watcher.fragment else None
         return encoding.event_responses(
-            self._header(revision), watcher.id_field, events, split_bytes
+            self._header(revision), watcher.id_field, events, split_bytes, count
         )
+
+
+class _Packed(NamedTuple):
+    """Neighbouring events of one kind, encoded; a form that no watcher wants is left empty."""
+
+    kind: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody misses
+    plain: bytes
+    full: bytes
+
+
+class _Found:
+    """What a round found for one range: events, and then pieces of its last revision."""
+
+    __slots__ = ("_full", "_kind", "_plain", "_size", "events", "packed", "packed_revision")
+
+    def __init__(self) -> None:
+        self.events: list[SharedEvent] = []
+        self.packed: list[_Packed] = []
+        self.packed_revision = 0
+        self._plain: list[bytes] = []
+        self._full: list[bytes] = []
+        self._kind = 0
+        self._size = 0
+
+    def pack(self, change: Change, past: Past, watchers: Iterable[Watcher]) -> None:
+        """Adds an event in the forms that `watchers` want."""
+        if change.kind != self._kind:
+            self.flush()
+            self._kind = change.kind
+        event = SharedEvent(change)
+        wanted = {watcher.prev_kv for watcher in watchers}
+        if False in wanted:
+            self._plain.append(event.plain())
+        if True in wanted:
+            self._full.append(event.full(past))
+        self._size += len(change.kv)
+        self.packed_revision = change.revision
+        count = max(len(self._plain), len(self._full))
+        if count >= limits.PACKED_EVENTS or self._size >= limits.PACKED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Makes a piece of the events that were added last."""
+        count = max(len(self._plain), len(self._full))
+        if count:
+            plain, full = b"".join(self._plain), b"".join(self._full)
+            self.packed.append(_Packed(self._kind, count, plain, full))
+        self._plain.clear()
+        self._full.clear()
+        self._size = 0
+
+    def packed_for(self, watcher: Watcher) -> tuple[list[bytes], int]:
+        """The pieces that a watcher is to get, and how many events they hold."""
+        if watcher.next_revision > self.packed_revision:
+            return [], 0
+        kept = [piece for piece in self.packed if not watcher.drops >> piece.kind & 1]
+        fields = [piece.full if watcher.prev_kv else piece.plain for piece in kept]
+        return fields, sum(piece.count for piece in kept)
 
 
 class CatchUp:
@@ -120,10 +185,11 @@ class CatchUp:
             for watcher in batch:
                 if watcher.next_revision >= lead.next_revision:
                     index.add(watcher)
-            found: dict[Interest, list[SharedEvent]] = {}
-            reached = yield from self._collect(view, lead.next_revision, index, found)
+            found: dict[Interest, _Found] = {}
+            reached = yield from self._collect(past, lead.next_revision, index, found)
             for interest in list(index.interests()):
-                yield from self._deliver(interest, found.get(interest, ()), reached, past)
+                mine = found.pop(interest, None) or _Found()
+                yield from self._deliver(interest, mine, reached, past)
         finally:
             past.close()
 
@@ -152,12 +218,13 @@ class CatchUp:
 
     def _collect(
         self,
-        view: View,
+        past: Past,
         start: int,
         index: WatcherIndex,
-        found: dict[Interest, list[SharedEvent]],
+        found: dict[Interest, _Found],
     ) -> Generator[None, None, int]:
         """Reads changes from `start` on into `found`; returns the last revision it read whole."""
+        view = past.view()
         revision = start - 1
         revisions = matched = size_bytes = steps = 0
         new_match = True
@@ -174,9 +241,13 @@ class CatchUp:
                 new_match = True
             interests = index.interests_in(change.key)
             if interests:
-                event = SharedEvent(change)
-                for interest in interests:
-                    found.setdefault(interest, []).append(event)
+                if matched < limits.ROUND_EVENTS_MAX:
+                    event = SharedEvent(change)
+                    for interest in interests:
+                        found.setdefault(interest, _Found()).events.append(event)
+                else:
+                    for interest in interests:
+                        found.setdefault(interest, _Found()).pack(change, past, interest.watchers)
                 matched += 1
                 size_bytes += len(change.kv)
                 revisions += new_match
@@ -188,23 +259,31 @@ class CatchUp:
         return view.revision
 
     def _deliver(
-        self, interest: Interest, events: Sequence[SharedEvent], reached: int, past: Past
+        self, interest: Interest, found: _Found, reached: int, past: Past
     ) -> _Steps:
-        """Queues `events`, all those of one range up to `reached`, to its watchers.
+        """Queues what was found of one range, all events up to `reached`, to its watchers.
 
         Whoever the round did not come to keeps its place in the line.
         """
         made: dict[object, Response | None] = {}
         revision = past.view().revision
+        events = found.events
+        found.flush()
         for steps, watcher in enumerate(list(interest.watchers), start=1):
             if watcher.standing is Standing.BEHIND and watcher.next_revision <= reached:
                 first = bisect_left(events, watcher.next_revision, key=_revision)
-                form = (first, watcher.variant)
+                in_packed = watcher.next_revision <= found.packed_revision
+                form = (first, in_packed, watcher.variant)
                 if form not in made:
                     kept = SharedEvent.kept(events[first:], watcher.drops)
                     fields = yield from _encode(kept, past if watcher.prev_kv else None)
+                    packed, count = found.packed_for(watcher)
+                    count += len(fields)
+                    fields += packed
                     made[form] = (
-                        self._encoder.response(revision, watcher, fields) if fields else None
+                        self._encoder.response(revision, watcher, fields, count)
+                        if fields
+                        else None
                     )
                 self._queue(watcher, made[form], reached)
             if steps % limits.SLICE_STEPS == 0:

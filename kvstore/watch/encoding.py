@@ -132,17 +132,24 @@ def progress(header: bytes, watch_id: int = _NO_WATCH) -> bytes:
 
 
 def event_responses(
-    header: bytes, id_field: bytes, events: Sequence[bytes], split_bytes: int | None
+    header: bytes,
+    id_field: bytes,
+    events: Sequence[bytes],
+    split_bytes: int | None,
+    count: int | None = None,
 ) -> Response:
     """The response that carries `events`, as one message.
+
+    An element may be several event fields in one piece; `count` then says how many there are.
 
     With `split_bytes`, a response that reaches that size goes out as several messages below it
     (a single event larger than that still travels alone), all but the last marked `fragment`.
     """
     assert events, "a response without events would be a progress mark"
     size = len(header) + len(id_field) + sum(map(len, events))
+    count = len(events) if count is None else count
     if split_bytes is None or size < split_bytes or len(events) < 2:
-        return Response([b"".join((header, id_field, *events))], len(events), size)
+        return Response([b"".join((header, id_field, *events))], count, size)
     head_size = len(header) + len(id_field) + len(_FRAGMENT)
     pieces: list[bytes] = []
     start, size = 0, head_size
@@ -152,4 +159,4 @@ def event_responses(
             start, size = position, head_size
         size += len(event)
     pieces.append(b"".join((header, id_field, *events[start:])))
-    return Response.of(pieces, len(events))
+    return Response.of(pieces, count)

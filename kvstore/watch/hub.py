@@ -111,6 +111,13 @@ class WatchHub:
             past.close()
         self.ring()
 
+    def publish_from_history(self) -> None:
+        """`publish` of what was just committed when it is too much to be listed.
+
+        Live watchers fall behind and read it from the history, in bounded rounds.
+        """
+        self._fall_behind(self._revision + 1, self.current)
+
     def pump(self) -> bool:
         """Replays history to watchers that are behind, for about 5 ms.
 

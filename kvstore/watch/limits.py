@@ -12,6 +12,8 @@ __all__ = (
     "BUFFERED_BYTES_MAX",
     "BUFFERED_RESPONSES_MAX",
     "LIVE_CHANGES_MAX",
+    "PACKED_BYTES",
+    "PACKED_EVENTS",
     "READING_PAUSED_AT",
     "RESUME_AT_BYTES",
     "RESUME_AT_RESPONSES",
@@ -56,6 +58,10 @@ ROUND_CHANGES_MAX: Final = 20_000
 
 SLICE_STEPS: Final = 500
 """Units of work (a change read, a watcher hit, an event encoded) per slice: about 5 ms."""
+
+PACKED_EVENTS: Final = 500
+PACKED_BYTES: Final = 64 * 1024
+"""Events of a huge revision that are kept as one piece of bytes: up to so many, or so long."""
 
 LIVE_CHANGES_MAX: Final = 8192
 """Changes matched in one `publish`; watchers get the rest of a larger burst by replay."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def kvstore(*argv: str, code: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def backup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def backup(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backup of ten keys, one of them with a lease, at revision 11."""
     directory = tmp_path_factory.mktemp("old")
     with make_cluster(directory) as cluster:
@@ -40,7 +39,7 @@ def backup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         path = directory / "backup.db"
         said = kvstore(where, "snapshot", "save", str(path))
         assert said == f"Snapshot saved at {path}\n"
-    yield path
+    return path
 
 
 def restored(directory: Path, backup: Path, size: int) -> Cluster:

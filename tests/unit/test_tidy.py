@@ -35,8 +35,16 @@ LAYERS: dict[str, set[str]] = {
         "kvstore.gateways",
         "kvstore.serving",
     },
+    # Makes a member's files from a backup: a tool for the command line, no part of a member.
+    "kvstore.node.restore": {"raft", "kvstore.storage", "kvstore.machine", "kvstore.node"},
     # The command line starts servers, talks to them as a client, and reads files of stopped ones.
-    "kvstore.cli": {"kvstore.client", "kvstore.serving", "kvstore.daemon", "kvstore.storage"},
+    "kvstore.cli": {
+        "kvstore.client",
+        "kvstore.serving",
+        "kvstore.daemon",
+        "kvstore.storage",
+        "kvstore.node.restore",
+    },
 }
 LINES_MAX = 600
 FUNCTION_LINES_MAX = 100
@@ -102,6 +110,7 @@ def test_the_walk_would_notice() -> None:
     assert not allowed("kvstore.storage.wal", "kvstore.machine.machine")
     assert not allowed("kvstore.api.services.kv", "kvstore.machine.machine")
     assert not allowed("kvstore.client.kv", "kvstore.node.node")
+    assert not allowed("kvstore.cli.main", "kvstore.node.node")
     assert allowed("kvstore.node.node", "raft.node")
 
 
@@ -116,7 +125,11 @@ def test_module_opens_with_its_job(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sources("raft", "kvstore"), ids=lambda p: module_name(p))
 def test_public_names_are_true(path: Path) -> None:
-    """Every name in `__all__` exists; every public class and function of a module is in it."""
+    """Every name in `__all__` exists; every public class and function of a module is in it.
+
+    Not so what is put into a group of commands (`@endpoint.command()`): that is found by the
+    group, under the name that is typed, and nobody imports it.
+    """
     tree = ast.parse(path.read_text())
     exported: set[str] | None = None
     defined: set[str] = set()
@@ -143,7 +156,15 @@ def test_public_names_are_true(path: Path) -> None:
         return
     lazy = "__getattr__" in defined
     assert lazy or exported <= defined | bound, sorted(exported - defined - bound)
-    missing = {n for n in defined if not n.startswith("_")} - exported
+    commands = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        for call in node.decorator_list
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr == "command" and ast.unparse(call.func.value) in defined
+    }
+    missing = {n for n in defined if not n.startswith("_")} - exported - commands
     assert not missing, f"{path.relative_to(ROOT)}: public but not in __all__: {sorted(missing)}"
 
 

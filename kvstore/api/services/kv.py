@@ -55,7 +55,14 @@ class KVService:
             raise NOT_SUPPORTED_FOR_LEARNER
         self._guard.admit("unary", call.metadata)
         validation.check_range(request)
-        self._node.range(request, self._answers(call))
+
+        def done(response: bytes, error: EtcdError | None) -> None:
+            if error is None:
+                call.reply(response)
+            else:
+                call.fail(error)
+
+        self._node.range_response(request, done)
 
     def put(self, call: Call) -> None:
         """The request's own bytes become the log entry."""

@@ -11,7 +11,17 @@ from kvstore.cli.context import Session, parse_member
 from kvstore.cli.exits import ERROR, CliError, bad_args, explained
 from kvstore.cli.options import ClientCommand, ClientGroup
 
-__all__ = ("alarm", "defrag", "endpoint", "move_leader")
+__all__ = (
+    "alarm",
+    "defrag",
+    "disarm",
+    "endpoint",
+    "hashkv",
+    "health",
+    "list_",
+    "move_leader",
+    "status",
+)
 
 T = TypeVar("T")
 

@@ -11,7 +11,14 @@ from kvstore.cli.context import Session, naming, parse_int, parse_lease
 from kvstore.cli.exits import BAD_CONNECTION, CliError, bad_args
 from kvstore.cli.options import ClientGroup
 
-__all__ = ("lease",)
+__all__ = (
+    "grant",
+    "keep_alive",
+    "lease",
+    "list_",
+    "revoke",
+    "timetolive",
+)
 
 _RENEWALS_PER_TTL = 3
 

@@ -10,7 +10,14 @@ from kvstore.cli.gotext import quoted
 from kvstore.cli.options import ClientGroup
 from kvstore.cli.printers import emit
 
-__all__ = ("member",)
+__all__ = (
+    "add",
+    "list_",
+    "member",
+    "promote",
+    "remove",
+    "update",
+)
 
 _SCHEMES = ("http://", "https://", "unix://", "unixs://")
 

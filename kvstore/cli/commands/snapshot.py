@@ -11,7 +11,12 @@ from kvstore.cli.context import Session
 from kvstore.cli.exits import ERROR, IO, CliError, bad_args
 from kvstore.cli.options import ClientCommand, ClientGroup
 
-__all__ = ("snapshot",)
+__all__ = (
+    "restore",
+    "save",
+    "snapshot",
+    "status",
+)
 
 
 @click.group(
@@ -60,7 +65,7 @@ def save(session: Session, /, args: tuple[str, ...]) -> None:
 def status(session: Session, /, args: tuple[str, ...]) -> None:
     """Check a backup, and show its hash, revision, number of versions and size."""
     # Imported here, as are all parts of the server: the other commands do without.
-    from kvstore.serving.restore import RestoreError, snapshot_status
+    from kvstore.serving.backups import RestoreError, snapshot_status
 
     if len(args) != 1:
         raise bad_args("snapshot status requires exactly one argument")
@@ -115,8 +120,8 @@ def restore(_session: Session, /, args: tuple[str, ...], **options: Any) -> None
     every member's directory from the same file with the same --initial-cluster, then start
     each with `kvstore serve` and the same flags.
     """
-    from kvstore.serving.restore import RestoreError
-    from kvstore.serving.restore import restore as make
+    from kvstore.serving.backups import RestoreError
+    from kvstore.serving.backups import restore as make
 
     if len(args) != 1:
         raise bad_args("snapshot restore requires exactly one argument")

@@ -68,7 +68,8 @@ async def main() -> None:
         status = await client.status()
         assert status.leader is not None
         members = [member async for member in client.members()]
-        assert members and members[0].name
+        assert members
+        assert members[0].name
     print("aetcd: all passed")
 
 

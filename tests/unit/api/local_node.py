@@ -154,6 +154,12 @@ class LocalNode:
     def range(self, request: rpc_pb2.RangeRequest, done: Done) -> None:
         self._read(lambda view: run(view.range(request)).body, done)
 
+    def range_response(self, request: rpc_pb2.RangeRequest, done: Done) -> None:
+        def whole(answer: Answer | None, error: EtcdError | None) -> None:
+            done(None if answer is None else self.header(answer.revision) + answer.body, error)
+
+        self.range(request, whole)
+
     def read_txn(self, request: rpc_pb2.TxnRequest, serializable: bool, done: Done) -> None:
         self._read(lambda view: run(view.read_txn(request)), done)
 

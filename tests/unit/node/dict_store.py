@@ -53,6 +53,10 @@ class DictTxn:
     def commit(self) -> None:
         self._store.tables = self._tables
 
+    def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
+        self.commit()
+        report(None)
+
     def close(self) -> None:
         if self._writable:
             self._store.writing = False
@@ -66,7 +70,7 @@ class DictStore:
     def read(self) -> DictTxn:
         return DictTxn(self, writable=False)
 
-    def write(self) -> DictTxn:
+    def write(self, *, long: bool = False) -> DictTxn:
         assert not self.writing
         self.writing = True
         return DictTxn(self, writable=True)
@@ -81,7 +85,7 @@ class DictStore:
         return 0
 
     def copy_to(self, path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
-        raise NotImplementedError
+        raise AssertionError("nothing here makes copies")
 
     def close(self) -> None:
         pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from kvstore.machine import CommandKind
 from kvstore.node.config import NodeConfig
 from kvstore.node.node import Node
 from kvstore.pb import rpc_pb2
+from tests.support.servers import free_ports
 
 from .loopback import LoopbackNetwork
 
@@ -47,7 +47,7 @@ class Nodes:
         if isinstance(self.network, LoopbackNetwork):
             return {name: (f"http://{name}:2380",) for name in names}
         for name in names:
-            self._ports.setdefault(name, free_port())
+            self._ports.setdefault(name, free_ports(1)[0])
         return {name: (f"http://127.0.0.1:{self._ports[name]}",) for name in names}
 
     async def start(self, name: str, cluster: dict[str, tuple[str, ...]], **more: Any) -> Node:
@@ -73,12 +73,6 @@ class Nodes:
 
     async def stop_all(self) -> None:
         await asyncio.gather(*(node.stop() for node in self.by_name.values()))
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @asynccontextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kvstore.node.bootstrap import first_members
 from kvstore.node.errors import (
     BadConfiguration,
     ClusterUnreachable,
@@ -18,6 +20,7 @@ from kvstore.node.errors import (
     StopKind,
 )
 from kvstore.node.files import MemberFiles
+from kvstore.node.membership import cluster_id_of
 from kvstore.node.snapshots import Snapshots
 from kvstore.storage.disk import OsDisk
 from kvstore.storage.errors import DirectoryLocked, WalCorrupt, WalMissing
@@ -111,6 +114,40 @@ async def test_a_directory_of_another_cluster_is_refused_and_old_flags_are_not(
 
 
 @on_loop
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"initial_cluster": {}},
+        {"initial_cluster": {}, "advertise_peer_urls": ("http://localhost:2380",)},
+        {"initial_cluster": {"b": ("http://a:2380",)}},
+        {"initial_cluster": {"a": ("http://a:2380", "http://more:2380")}},
+        {"name": "renamed"},
+        {"advertise_peer_urls": ("http://moved:2380",)},
+        {"initial_cluster": {"b": ("http://b:1",)}, "initial_cluster_state": "existing"},
+    ],
+)
+async def test_after_the_first_start_the_flags_that_found_a_cluster_do_not_matter(
+    tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    nodes = Nodes(tmp_path)
+    node = (await nodes.start_all("a"))[0]
+    await nodes.stop_all()
+    nodes.settings.update(flags)
+    again = await nodes.start("a", nodes.urls("a"))
+    assert (again.cluster_id, again.member_id) == (node.cluster_id, node.member_id)
+    await nodes.stop_all()
+
+
+@on_loop
+async def test_without_a_list_of_members_one_founds_a_cluster_of_its_own(tmp_path: Path) -> None:
+    async with running(tmp_path) as nodes:
+        cluster = nodes.urls("a")
+        node = await nodes.start("a", cluster, initial_cluster={})
+        assert node.cluster_id == cluster_id_of(first_members(cluster, "etcd-cluster"))
+        await nodes.leader()
+
+
+@on_loop
 async def test_a_removed_member_does_not_start_again(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c", strict_reconfig_check=False) as nodes:
         leader = await nodes.leader()
@@ -136,6 +173,22 @@ def kill_at(patch: pytest.MonkeyPatch, step: str) -> None:
 
 
 FIRST_STEPS = ("begin", "open_store", "write_snapshot", "create_log", "_begun")
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
+@on_loop
+async def test_a_member_told_not_to_wait_for_the_disk_never_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsafe: bool
+) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr("os.fdatasync", lambda _fd: waits.append("file"))
+    monkeypatch.setattr("os.fsync", lambda _fd: waits.append("directory"))
+    for _ in ("new", "again"):
+        async with running(tmp_path, "a", unsafe_no_fsync=unsafe) as nodes:
+            node = nodes.by_name["a"]
+            await put(node, b"k")
+            await node.running.snapshots.make()
+    assert set(waits) == (set() if unsafe else {"file", "directory"})
 
 
 @pytest.mark.parametrize("step", FIRST_STEPS)

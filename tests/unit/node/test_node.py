@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,25 @@ async def test_one_node_writes_reads_and_remembers(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_commits_to_the_store_are_measured_one_by_one(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as nodes:
+        node = nodes.by_name["a"]
+        sample = node.metrics.registry.get_sample_value
+        name = "etcd_disk_backend_commit_duration_seconds"
+        await until(lambda: node.machine.cluster_version)
+        await put(node, b"first")
+        before = (sample(f"{name}_count"), sample(f"{name}_sum"))
+        began = time.perf_counter()
+        for _ in range(10):
+            await put(node, b"k")
+        took_s = time.perf_counter() - began
+        after = (sample(f"{name}_count"), sample(f"{name}_sum"))
+        count, sum_s = (y - x for x, y in zip(before, after, strict=True))  # type: ignore[operator]
+        assert 10 <= count <= 12
+        assert 0 < sum_s < took_s
+
+
+@on_loop
 async def test_three_nodes_read_everywhere_what_was_written_anywhere(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as nodes:
         for name, node in nodes.by_name.items():
@@ -49,6 +69,41 @@ async def test_three_nodes_read_everywhere_what_was_written_anywhere(tmp_path: P
         for node in nodes.by_name.values():
             answer = await get(node, b"a", range_end=b"z")
             assert [kv.key for kv in answer.kvs] == [b"a", b"b", b"c"]
+
+
+@on_loop
+async def test_members_that_stop_together_do_not_wait_for_one_another(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c", heartbeat_ms=50, election_ms=700) as nodes:
+        leader = await nodes.leader()
+        others = [node for node in nodes.by_name.values() if node is not leader]
+        began = time.perf_counter()
+        # Told last, it still takes the others for its followers.
+        await asyncio.gather(*(node.stop() for node in (*others, leader)))
+        assert time.perf_counter() - began < 0.5
+
+
+@on_loop
+async def test_leadership_goes_to_the_next_voter_when_the_first_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, "a", "b", "c", heartbeat_ms=50, election_ms=700) as nodes:
+        leader = await nodes.leader()
+        transfer = leader.running.transfer
+        asked: list[int] = []
+
+        async def cut_off(target: int, timeout_s: float) -> bool:
+            if not asked:
+                nodes.network.isolate(target)
+            asked.append(target)
+            return await transfer(target, timeout_s)
+
+        monkeypatch.setattr(leader.running, "transfer", cut_off)
+        began = time.perf_counter()
+        await leader.stop()
+        assert time.perf_counter() - began < 0.5
+        assert len(asked) == 2
+        heir = next(node for node in nodes.by_name.values() if node.member_id == asked[1])
+        assert heir.is_leader
 
 
 @on_loop

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from kvstore.node.errors import BadConfiguration, StopKind
-from kvstore.node.peers import TcpNetwork
+from kvstore.node.node import Node
+from kvstore.node.peers import Peers, TcpNetwork
 
 from .nodes import get, grant, keep_alive, put, running, until
 from .on_loop import on_loop
@@ -66,8 +68,40 @@ async def test_joining_over_tcp_and_being_removed(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_a_peer_port_that_is_taken_is_named(tmp_path: Path) -> None:
+async def test_a_peer_port_that_is_taken_is_named_and_the_member_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path, "a", network=TcpNetwork()) as nodes:
         urls = nodes.urls("a")["a"]
-        with pytest.raises(BadConfiguration, match="cannot listen for peers at http://127"):
-            await nodes.start("b", {"b": urls})
+        threads = threading.active_count()
+        refused = Node(nodes.config("b", {"b": urls}), network=nodes.network)
+        async with asyncio.timeout(2):
+            with pytest.raises(BadConfiguration, match="cannot listen for peers at http://127"):
+                await refused.start()
+            await refused.stop()
+        await until(lambda: threading.active_count() == threads)
+        # Nor does it hold the data directory: with a port of its own it starts.
+        await nodes.start("b", {"b": urls}, listen_peer_urls=nodes.urls("b")["b"])
+
+
+@on_loop
+async def test_a_start_that_is_called_off_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, network=TcpNetwork()) as nodes:
+        listening = asyncio.Event()
+
+        async def slow(_: Peers) -> None:
+            listening.set()
+            await asyncio.sleep(60)
+
+        node = Node(nodes.config("a", nodes.urls("a")), network=nodes.network)
+        with monkeypatch.context() as patch:
+            patch.setattr(Peers, "start", slow)
+            starting = asyncio.create_task(node.start())
+            await listening.wait()
+            starting.cancel()
+            async with asyncio.timeout(2):
+                with pytest.raises(asyncio.CancelledError):
+                    await starting
+        await nodes.start_all("a")

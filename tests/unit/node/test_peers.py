@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +29,7 @@ from kvstore.storage.snapshot import SnapshotHeader, SnapshotWriter
 from kvstore.storage.store import EngineInfo
 from raft.messages import Append, Heartbeat, InstallSnapshot, Message, to_wire
 from raft.types import ConfState, Entry, EntryKind, SnapshotMeta
+from tests.support.servers import free_ports
 
 CLUSTER = 0xC1
 
@@ -78,7 +78,7 @@ class Station:
         self.removed: set[int] = set()
         self.gate = asyncio.Event()
         self.directory = directory / f"member-{number}"
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         config = NodeConfig(
             name=f"m{number}",
@@ -133,13 +133,6 @@ class Station:
         self.asked.append(payload)
         await self.gate.wait()
         return b"done"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Town:
@@ -306,6 +299,21 @@ async def test_a_restarted_peer_is_found_again_within_a_moment(tmp_path: Path) -
         started = asyncio.get_running_loop().time()
         await until(lambda: one.peers.active_since(2) and two.peers.active_since(1))
         assert asyncio.get_running_loop().time() - started < 0.8
+
+
+def test_round_trips_are_measured_finer_than_the_loop_tells_time(tmp_path: Path) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    name = "etcd_network_peer_round_trip_time_seconds"
+
+    async def main() -> None:
+        async with Town(tmp_path, 1, 2) as (one, _):
+            await until(lambda: one.metric(f"{name}_count", To="2"))
+            took_ms = one.metric(f"{name}_sum", To="2") * 1000
+            # uvloop's clock goes in whole milliseconds.
+            assert abs(took_ms - round(took_ms)) > 1e-6
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
 
 
 @on_a_loop

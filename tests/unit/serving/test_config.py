@@ -25,10 +25,10 @@ def test_the_defaults_are_etcds() -> None:
     made = config()
     node = made.node
     assert (node.name, node.data_dir) == ("default", Path("default.etcd"))
-    assert node.initial_cluster == {"default": ("http://localhost:2380",)}
+    assert node.initial_cluster == {}
     assert (node.heartbeat_ms, node.election_ms) == (100, 1000)
     assert node.quota_bytes == 2 * 1024**3
-    assert node.compact_hash_check_s == 0.0
+    assert node.compact_hash_check_s == 60.0  # the one default of ours: the check is on
     assert node.compaction_sleep_ms == 10.0
     assert [url.text for url in made.client_urls] == ["http://localhost:2379"]
     assert [url.text for url in made.http_urls] == ["http://localhost:2381"]
@@ -121,6 +121,7 @@ def test_a_whole_member_of_three() -> None:
         (["--data-dir="], "must not be empty"),
         (["--snapshot-count=0"], "at least 1"),
         (["--max-txn-ops=0"], "at least 1"),
+        (["--max-request-bytes=33554433"], "the most is 33554432"),
         (["--compaction-sleep-interval=-1s"], "at least 0s"),
     ],
 )
@@ -134,10 +135,8 @@ def test_the_cluster_list_of_a_member_that_has_data_need_not_fit(tmp_path: Path)
     assert made.node.initial_cluster == {"other": ("http://h:1",)}
 
 
-def test_the_name_is_part_of_the_default_directory_and_cluster() -> None:
-    made = config("--name=infra7")
-    assert made.node.data_dir == Path("infra7.etcd")
-    assert made.node.initial_cluster == {"infra7": ("http://localhost:2380",)}
+def test_the_name_is_part_of_the_default_directory() -> None:
+    assert config("--name=infra7").node.data_dir == Path("infra7.etcd")
 
 
 def test_bare_retentions_are_hours_or_revisions() -> None:
@@ -151,6 +150,7 @@ def test_the_older_flags_of_gates_count_and_the_gate_itself_wins() -> None:
     assert config(*old).node.compact_hash_check_s == 5.0
     both = config(*old, "--feature-gates=CompactHashCheck=false")
     assert both.node.compact_hash_check_s == 0.0
+    assert config("--corrupt-check-time=3m").node.corrupt_check_s == 180.0
 
 
 def test_risky_and_idle_settings_are_noted() -> None:

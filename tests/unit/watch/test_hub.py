@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -311,3 +312,52 @@ def test_a_transport_may_take_from_within_its_wake_call() -> None:
         hub.publish(history.commit((b"k", b"%d" % number)))
         pump_dry(hub)
     assert [event.kv.mod_revision for each in seen for event in each.events] == list(range(2, 302))
+
+
+@pytest.mark.parametrize("fragment", [False, True])
+def test_a_huge_revision_is_replayed_as_it_would_have_been_delivered(
+    monkeypatch: pytest.MonkeyPatch, fragment: bool
+) -> None:
+    """Its events are kept as bytes, by kind and in both forms, and come out in order."""
+    monkeypatch.setattr(limits, "ROUND_EVENTS_MAX", 3)
+    monkeypatch.setattr(limits, "PACKED_EVENTS", 4)
+    keys = [b"k%02d" % number for number in range(30)]
+    forms: list[dict[str, Any]] = [
+        {},
+        {"prev_kv": True},
+        {"filters": [rpc_pb2.WatchCreateRequest.NOPUT]},
+        {"filters": [rpc_pb2.WatchCreateRequest.NODELETE], "prev_kv": True},
+        {"start_revision": 3},
+        {"start_revision": 4},
+    ]
+    history = ModelHistory()
+    hub = hub_on(history, max_response_bytes=150)
+    history.commit(*((key, b"old") for key in keys))  # 2
+    history.commit((b"k00", b"newer"), (b"k01", b"newer"))  # 3
+    operations = [(key, None if number % 7 < 4 else b"new") for number, key in enumerate(keys)]
+    huge = history.commit(*operations)
+    hub.publish_from_history()
+    stream = hub.open(lambda: None)
+    for form in forms:
+        stream.request(create(b"k", b"l", **{"start_revision": 4, "fragment": fragment, **form}))
+    pump_dry(hub)
+    told: dict[int, list[rpc_pb2.WatchResponse]] = {}
+    for message in take(stream):
+        if message.events:
+            told.setdefault(message.watch_id, []).append(message)
+    for watch_id, form in enumerate(forms):
+        pieces = told[watch_id]
+        assert (len(pieces) > 1) == fragment
+        assert [piece.fragment for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+        events = [event for piece in pieces for event in piece.events]
+        if form.get("start_revision") == 3:
+            assert [event.kv.value for event in events[:2]] == [b"newer", b"newer"]
+            events = events[2:]
+        dropped = {int(kind) for kind in form.get("filters", [])}
+        wanted = [change for change in huge if change.kind not in dropped]
+        assert [event.kv.SerializeToString() for event in events] == [c.kv for c in wanted]
+        assert [event.type for event in events] == [change.kind for change in wanted]
+        for event in events:
+            before = history.value_at(event.kv.key, 3) if form.get("prev_kv") else None
+            assert event.HasField("prev_kv") == bool(before)
+            assert not before or event.prev_kv.SerializeToString() == before
