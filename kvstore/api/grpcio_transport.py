@@ -166,6 +166,18 @@ class _GrpcioCall(Call):
         return self._body
 
 
+class _ClientGone(Exception):
+    """The connection is gone: a stream ends that nobody reads any more."""
+
+
+async def _write(context: Any, message: bytes) -> None:
+    """Sends one message at the client's pace."""
+    try:
+        await context.write(message)
+    except aio.InternalError as error:
+        raise _ClientGone from error
+
+
 async def _abort(method: Method, context: Any, error: EtcdError) -> None:
     method.handled[error.code] += 1
     detach(error)
@@ -220,7 +232,7 @@ def _stream(table: MethodTable, method: StreamMethod) -> Callable[[bytes, Any], 
                 if hasattr(messages, "aclose"):
                     stack.push_async_callback(messages.aclose)
                 async for message in messages:
-                    await context.write(message)
+                    await _write(context, message)
                     method.sent += 1
                     table.sent_bytes += len(message)
         except EtcdError as error:
@@ -229,6 +241,9 @@ def _stream(table: MethodTable, method: StreamMethod) -> Callable[[bytes, Any], 
             method.handled[Code.CANCELLED] += 1
             call.cancel()
             raise
+        except _ClientGone:
+            method.handled[Code.CANCELLED] += 1
+            call.cancel()
         except Exception as error:
             log.exception("%s failed", method.path)
             await _abort(method, context, crashed(method, error))
@@ -302,7 +317,7 @@ class _Outlet:
             if session.accepting:
                 self._room.set()
             for message in messages:
-                await self._context.write(message)
+                await _write(self._context, message)
                 method.sent += 1
                 table.sent_bytes += len(message)
             if messages:
@@ -323,6 +338,9 @@ def _bidi(table: MethodTable, method: BidiMethod) -> Callable[[Any, Any], Awaita
         except asyncio.CancelledError:
             method.handled[Code.CANCELLED] += 1
             raise
+        except _ClientGone:
+            method.handled[Code.CANCELLED] += 1
+            return
         except Exception as error:
             log.exception("%s failed", method.path)
             failure = crashed(method, error)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.attacks import TRANSPORTS, transport_flags
 from tests.support.servers import Server, make_cluster
 from tests.support.traffic import leader_of
 
@@ -36,11 +37,9 @@ def suite(server: Server) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("transport", ["grpcio", "native"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_leader_and_follower_pass_the_semantic_suite(tmp_path: Path, transport: str) -> None:
-    if transport == "native":
-        pytest.importorskip("pygrpc_native")
-    with make_cluster(tmp_path, size=3, extra=(f"--transport={transport}",)) as cluster:
+    with make_cluster(tmp_path, size=3, extra=transport_flags(transport)) as cluster:
         leader = leader_of(cluster)
         follower = next(server for server in cluster.servers if server is not leader)
         for server in (follower, leader):

@@ -19,12 +19,14 @@ from tests.support.attacks import (
     OPENINGS,
     PREFACE,
     SETTINGS,
+    TRANSPORTS,
     Bystander,
     garbage,
     h2_frame,
     open_files,
     rss_mib,
     throw,
+    transport_flags,
 )
 from tests.support.rpc import Rpc
 from tests.support.servers import Server, make_cluster
@@ -33,7 +35,6 @@ from tests.unit.api.client import Client, op_delete, op_put, op_range, op_txn
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
-TRANSPORTS = ("grpcio", "native")
 BYSTANDER_P99_S = 0.5
 """On two busy cores; alone it is a few milliseconds."""
 MEMORY_MIB = 150
@@ -45,10 +46,8 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """One server that all tests of this module treat badly."""
-    if request.param == "native":
-        pytest.importorskip("pygrpc_native")
     directory = tmp_path_factory.mktemp("bad")
-    with make_cluster(directory, extra=(f"--transport={request.param}",)) as cluster:
+    with make_cluster(directory, extra=transport_flags(request.param)) as cluster:
         yield cluster.servers[0]
         log = cluster.servers[0].log()
         assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]

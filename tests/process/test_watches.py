@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from kvstore.pb import rpc_pb2
-from tests.support.attacks import Bystander, rss_mib
+from tests.support.attacks import TRANSPORTS, Bystander, rss_mib, transport_flags
 from tests.support.rpc import Rpc
 from tests.support.servers import Cluster, Server, make_cluster
 from tests.support.traffic import leader_of
@@ -183,11 +183,9 @@ def test_fifty_streams_each_see_everything(cluster: Cluster, leader: Server) -> 
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("transport", ["grpcio", "native"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_slow_reader_delays_nobody_and_loses_nothing(tmp_path: Path, transport: str) -> None:
-    if transport == "native":
-        pytest.importorskip("pygrpc_native")
-    with make_cluster(tmp_path, extra=(f"--transport={transport}",)) as cluster:
+    with make_cluster(tmp_path, extra=transport_flags(transport)) as cluster:
         server = cluster.servers[0]
         value = bytes(50_000)
         with channel(server) as slow, channel(server) as quick, Rpc(server.endpoint) as rpc:
@@ -359,12 +357,10 @@ def test_periodic_progress(tmp_path: Path) -> None:
         assert stream.receive().header.revision == revision
 
 
-@pytest.mark.parametrize("transport", ["grpcio", "native"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_five_hundred_connections_with_a_watch_each(tmp_path: Path, transport: str) -> None:
     """And one that never reads; memory stays bounded, and is given back."""
-    if transport == "native":
-        pytest.importorskip("pygrpc_native")
-    with make_cluster(tmp_path, extra=(f"--transport={transport}",)) as cluster:
+    with make_cluster(tmp_path, extra=transport_flags(transport)) as cluster:
         server = cluster.servers[0]
         with Rpc(server.endpoint) as rpc:
             rpc.put("c/0", "x")

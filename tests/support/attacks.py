@@ -9,8 +9,20 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.rpc import Rpc
 from tests.support.servers import Server
+
+TRANSPORTS = ("grpcio", "native", "http2")
+
+
+def transport_flags(transport: str) -> tuple[str, ...]:
+    """The flags that choose a transport; skips the test where it is not installed."""
+    if transport == "native":
+        pytest.importorskip("pygrpc_native")
+    return (f"--transport={transport}",)
+
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\0\0\0\x04\0\0\0\0\0"

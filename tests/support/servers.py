@@ -110,7 +110,9 @@ class Server:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if not self.running:
-                raise RuntimeError(f"{self.name} ended at once:\n{self.log()[-4000:]}")
+                assert self.process is not None
+                code = self.process.returncode
+                raise RuntimeError(f"{self.name} ended at once ({code}):\n{self.log()[-4000:]}")
             if self.healthy():
                 return
             time.sleep(0.05)
