@@ -77,9 +77,7 @@ def test_one_of_three_is_left(tmp_path: Path, stop: str) -> None:
                 else:
                     server.signal(signal.SIGSTOP)
             with concurrent.futures.ThreadPoolExecutor(16) as pool:
-                outcomes = {
-                    name: pool.submit(failing, left, call) for name, call in CALLS.items()
-                }
+                outcomes = {name: pool.submit(failing, left, call) for name, call in CALLS.items()}
                 # Meanwhile the local state is served, and the member says what is wrong.
                 for _ in range(5):
                     assert rpc.range("k", serializable=True).kvs[0].value == b"v"
