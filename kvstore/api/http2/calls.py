@@ -89,7 +89,22 @@ class _SingleRequest(Call):
         self.method.started += 1
         connection.streams[stream_id] = self
 
-    # The stream's events
+    @property
+    def delta(self) -> int:
+        raise NotImplementedError
+
+    def widen(self, increment: int) -> bool:
+        raise NotImplementedError
+
+    def drain(self) -> Verdict:
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        """Begins with the request complete."""
+        raise NotImplementedError
 
     def data(self, payload: bytes, size: int, end: bool) -> None:
         length = len(payload) - _PREFIX_BYTES
@@ -177,9 +192,6 @@ class _SingleRequest(Call):
         self._context.table.received_bytes += len(self.payload)
         self._run()
 
-    def _run(self) -> None:
-        raise NotImplementedError
-
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._task = asyncio.get_running_loop().create_task(work)
         self._watch_deadline()
@@ -188,7 +200,7 @@ class _SingleRequest(Call):
 class UnaryCall(_SingleRequest):
     """One request, one response."""
 
-    __slots__ = ("delta",)
+    __slots__ = ("_delta",)
 
     def __init__(
         self,
@@ -199,7 +211,11 @@ class UnaryCall(_SingleRequest):
         timeout_s: float | None,
     ) -> None:
         super().__init__(context, connection, stream_id, request, timeout_s)
-        self.delta = 0
+        self._delta = 0
+
+    @property
+    def delta(self) -> int:
+        return self._delta
 
     def _run(self) -> None:
         method = self.method
@@ -238,8 +254,8 @@ class UnaryCall(_SingleRequest):
             method.handled[0] += 1
             method.sent += 1
             self._context.table.sent_bytes += len(body)
-            if not connection.reply(self._stream_id, self.delta, body):
-                _Tail(connection, self._stream_id, self.open, self.delta, body)
+            if not connection.reply(self._stream_id, self._delta, body):
+                _Tail(connection, self._stream_id, self.open, self._delta, body)
         else:
             method.handled[error.code] += 1
             block = refusal(error.code, error.message)
@@ -247,8 +263,8 @@ class UnaryCall(_SingleRequest):
             connection.end(self._stream_id)
 
     def widen(self, increment: int) -> bool:
-        self.delta += increment
-        return self.delta + self._connection.initial_window <= MAX_WINDOW
+        self._delta += increment
+        return self._delta + self._connection.initial_window <= MAX_WINDOW
 
     def drain(self) -> Verdict:
         return Verdict.IDLE

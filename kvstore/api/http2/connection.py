@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kvstore.api.http2 import frames, limits, responses
-from kvstore.api.http2.errors import ConnectionFault, ErrorCode
+from kvstore.api.http2.errors import ErrorCode, Http2Error
 from kvstore.api.http2.flow import DEFAULT_WINDOW, MAX_WINDOW, ReceiveWindow
 from kvstore.api.http2.frames import Setting
 from kvstore.api.http2.headers import EMPTY_THE_TABLE, HeaderDecoder
@@ -165,15 +165,15 @@ class Connection:
                 self._establish(received[0])
             for kind, flags, stream_id, payload in received:
                 if self._block is not None and kind != frames.CONTINUATION:
-                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "header block interrupted")
+                    raise Http2Error(ErrorCode.PROTOCOL_ERROR, "header block interrupted")
                 handler = handlers.get(kind)
                 if handler is not None:
                     handler(flags, stream_id, payload)
                 else:
                     self._nuisances.frame(self._progress)
             if self._splitter.oversized:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "frame larger than the setting")
-        except ConnectionFault as fault:
+                raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "frame larger than the setting")
+        except Http2Error as fault:
             self._give_up(fault)
         finally:
             self._busy = False
@@ -182,7 +182,7 @@ class Connection:
         expected = self._preface
         count = min(len(expected), len(data))
         if data[:count] != expected[:count]:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "not the preface of HTTP/2")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "not the preface of HTTP/2")
         self._preface = expected[count:]
         if not self._preface:
             pairs = (*_SETTINGS, (Setting.MAX_CONCURRENT_STREAMS, self._max_streams))
@@ -194,10 +194,10 @@ class Connection:
     def _establish(self, first: frames.Frame) -> None:
         kind, flags, _, _ = first
         if kind != frames.SETTINGS or flags & frames.ACK:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         self.established = True
 
-    def _give_up(self, fault: ConnectionFault) -> None:
+    def _give_up(self, fault: Http2Error) -> None:
         self.finished = True
         self.lost()
         self.out.append(frames.goaway(self._last_id, fault.code, fault.reason))
@@ -350,7 +350,7 @@ class Connection:
         if flags & frames.PADDED:
             payload = frames.strip(flags, payload)
         if not self._window.take(size):
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the window allows")
+            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the window allows")
         increment = self._window.give_back(size)
         if increment:
             self.out.append(frames.window_update(0, increment))
@@ -377,11 +377,11 @@ class Connection:
 
     def _check_begun(self, stream_id: int) -> None:
         if stream_id > self._last_id or not stream_id & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"no such stream: {stream_id}")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"no such stream: {stream_id}")
 
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"not a client's stream: {stream_id}")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"not a client's stream: {stream_id}")
         if flags & (frames.PADDED | frames.PRIORITY_FLAG):
             payload = frames.strip(flags, payload, priority=True)
         if flags & frames.END_HEADERS:
@@ -394,14 +394,14 @@ class Connection:
     def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         block = self._block
         if block is None or stream_id != self._block_of[1]:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION out of place")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "CONTINUATION out of place")
         block += payload
         self._block_frames += 1
         if (
             len(block) > limits.HEADER_BLOCK_BYTES
             or self._block_frames > limits.CONTINUATION_FRAMES
         ):
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
         if flags & frames.END_HEADERS:
             self._block = None
             self._header_block(*self._block_of, bytes(block))
@@ -445,7 +445,7 @@ class Connection:
         stream = self.streams.get(stream_id)
         if stream is None:
             if stream_id not in self._dropped:
-                raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {stream_id}")
+                raise Http2Error(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {stream_id}")
             self._nuisances.frame(self._progress)
         elif not stream.open:
             self.reset(stream_id, ErrorCode.STREAM_CLOSED)
@@ -457,7 +457,7 @@ class Connection:
 
     def _rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong length")
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong length")
         self._check_begun(stream_id)
         self._nuisances.reset(self._last_id // 2)
         self._dropped.pop(stream_id, None)
@@ -467,13 +467,13 @@ class Connection:
 
     def _window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
         increment = int.from_bytes(payload, "big") & MAX_WINDOW
         if stream_id == 0:
             self.send_window += increment
             if not increment or self.send_window > MAX_WINDOW:
                 code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
-                raise ConnectionFault(code, f"WINDOW_UPDATE of {increment}")
+                raise Http2Error(code, f"WINDOW_UPDATE of {increment}")
             self._feed_the_starved()
             return
         self._check_begun(stream_id)
@@ -489,9 +489,9 @@ class Connection:
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
         if len(payload) % 6 or (flags & frames.ACK and payload):
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong length")
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong length")
         self._nuisances.frame(self._progress)
         if flags & frames.ACK:
             return
@@ -505,23 +505,23 @@ class Connection:
             elif (name == Setting.ENABLE_PUSH and value > 1) or (
                 name == Setting.MAX_FRAME_SIZE and not frames.MAX_FRAME <= value < 2**24
             ):
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"setting {name} is {value}")
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"setting {name} is {value}")
         self.out.append(frames.SETTINGS_ACK)
 
     def _set_initial_window(self, size: int) -> None:
         if size > MAX_WINDOW or any(
             size + stream.delta > MAX_WINDOW for stream in self.streams.values()
         ):
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "initial window too large")
+            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "initial window too large")
         if size > self.initial_window:
             self._ready |= self.streams
         self.initial_window = size
 
     def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong length")
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong length")
         self._nuisances.frame(self._progress)
         if not flags & frames.ACK:
             self.out.append(frames.ping(payload, ack=True))
@@ -529,7 +529,7 @@ class Connection:
     def _priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
         """Priorities are obsolete (RFC 9113) and ignored."""
         if not stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY without a stream")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PRIORITY without a stream")
         self._nuisances.frame(self._progress)
         if len(payload) != 5 and stream_id in self.streams:
             self.reset(stream_id, ErrorCode.FRAME_SIZE_ERROR)
@@ -537,10 +537,10 @@ class Connection:
     def _goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
         """The client will open no more streams; it closes the connection when it is done."""
         if stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY of a wrong length")
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY of a wrong length")
         self._nuisances.frame(self._progress)
 
     def _push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "clients must not push")
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "clients must not push")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ("ConnectionFault", "ErrorCode")
+__all__ = ("Http2Error", "ErrorCode")
 
 
 class ErrorCode(IntEnum):
@@ -26,7 +26,7 @@ class ErrorCode(IntEnum):
     HTTP_1_1_REQUIRED = 13
 
 
-class ConnectionFault(Exception):
+class Http2Error(Exception):
     """The client broke a rule that concerns the whole connection: it ends with GOAWAY."""
 
     def __init__(self, code: ErrorCode, reason: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from kvstore.api.http2.errors import ConnectionFault, ErrorCode
+from kvstore.api.http2.errors import ErrorCode, Http2Error
 
 __all__ = (
     "ACK",
@@ -108,25 +108,28 @@ class FrameSplitter:
 
 
 def strip(flags: int, payload: bytes, *, priority: bool = False) -> bytes:
-    """The payload of DATA or HEADERS without padding and priority; raises ConnectionFault."""
+    """The payload of DATA or HEADERS without padding and priority; raises Http2Error."""
     start, end = 0, len(payload)
     if flags & PADDED:
         if not payload:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "padded frame without a pad length")
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "padded frame without a pad length")
         start, end = 1, end - payload[0]
     if priority and flags & PRIORITY_FLAG:
         if len(payload) < start + 5:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for a priority")
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for a priority")
         start += 5
     if end < start:
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
     return payload[start:end]
 
 
 def parse_settings(payload: bytes) -> list[tuple[int, int]]:
     """(identifier, value) pairs; the length must be a multiple of six."""
     return [
-        (int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big"))
+        (
+            int.from_bytes(payload[at : at + 2], "big"),
+            int.from_bytes(payload[at + 2 : at + 6], "big"),
+        )
         for at in range(0, len(payload), 6)
     ]
 
@@ -158,9 +161,7 @@ def headers(stream_id: int, block: bytes, *, end_stream: bool) -> bytes:
 
 def settings(pairs: Iterable[tuple[int, int]]) -> bytes:
     """SETTINGS of these (identifier, value) pairs."""
-    payload = b"".join(
-        name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in pairs
-    )
+    payload = b"".join(name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in pairs)
     return _frame(SETTINGS, 0, 0, payload)
 
 

@@ -20,7 +20,7 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from kvstore.api.http2 import limits
-from kvstore.api.http2.errors import ConnectionFault, ErrorCode
+from kvstore.api.http2.errors import ErrorCode, Http2Error
 
 __all__ = ("EMPTY_THE_TABLE", "Field", "HeaderDecoder", "encode")
 
@@ -40,8 +40,8 @@ EMPTY_THE_TABLE = b"\x20"
 """An instruction before a block: the encoder's dynamic table has size 0 from here on."""
 
 
-def _fault(reason: str) -> ConnectionFault:
-    return ConnectionFault(ErrorCode.COMPRESSION_ERROR, reason)
+def _fault(reason: str) -> Http2Error:
+    return Http2Error(ErrorCode.COMPRESSION_ERROR, reason)
 
 
 class HeaderDecoder(Generic[T]):
@@ -66,7 +66,7 @@ class HeaderDecoder(Generic[T]):
         self._known: dict[bytes, T] = {}
 
     def read(self, block: bytes) -> T:
-        """The meaning of a request's header block; raises ConnectionFault."""
+        """The meaning of a request's header block; raises Http2Error."""
         known = self._known.get(block)
         if known is not None:
             return known
@@ -79,7 +79,7 @@ class HeaderDecoder(Generic[T]):
         return meaning
 
     def decode(self, block: bytes) -> tuple[Field, ...] | None:
-        """The header list itself; None when it is too large. Raises ConnectionFault."""
+        """The header list itself; None when it is too large. Raises Http2Error."""
         return self._decode(block)[0]
 
     def _decode(self, block: bytes) -> tuple[tuple[Field, ...] | None, bool]:

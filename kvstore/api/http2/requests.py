@@ -14,7 +14,14 @@ from kvstore.api.http2.headers import Field
 from kvstore.api.http2.responses import refusal
 from kvstore.errors import Code
 
-__all__ = ("MALFORMED", "Opening", "Request", "RequestReader", "parse_timeout", "trailers_are_sound")
+__all__ = (
+    "MALFORMED",
+    "Opening",
+    "Request",
+    "RequestReader",
+    "parse_timeout",
+    "trailers_are_sound",
+)
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")

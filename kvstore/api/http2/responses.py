@@ -68,10 +68,6 @@ def trailers(code: Code, text: str) -> bytes:
 
 
 @lru_cache(256)
-def refusal(
-    code: Code, text: str, http_status: int = 200, extra: tuple[Field, ...] = ()
-) -> bytes:
+def refusal(code: Code, text: str, http_status: int = 200, extra: tuple[Field, ...] = ()) -> bytes:
     """A response that is nothing but its status."""
-    return encode(
-        [(b":status", b"%d" % http_status), _CONTENT_TYPE, *_status(code, text), *extra]
-    )
+    return encode([(b":status", b"%d" % http_status), _CONTENT_TYPE, *_status(code, text), *extra])

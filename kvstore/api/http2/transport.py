@@ -191,17 +191,20 @@ class _Shared:
         for peer in dirty:
             peer.flush()
 
+    def _is_busy(self) -> bool:
+        return any(peer.is_busy for peer in self.peers)
+
     async def stop(self, grace_s: float) -> None:
         """Says goodbye, waits for open calls, fails the rest, closes."""
         for peer in list(self.peers):
             peer.leave()
         end = self.loop.time() + grace_s
-        while any(peer.is_busy for peer in self.peers) and self.loop.time() < end:
+        while self._is_busy() and self.loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_STEP_S)
         for peer in list(self.peers):
             peer.fail_calls()
         end = self.loop.time() + limits.CLOSE_LINGER_S
-        while self.peers and self.loop.time() < end:
+        while self.peers and self.loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_STEP_S)
         for peer in list(self.peers):
             peer.abort()
