@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any
 
@@ -53,7 +54,7 @@ class Context:
         self.deadlines = deadlines
 
 
-class _SingleRequest(Call):
+class _SingleRequest(Call, ABC):
     """A call with one request message; it runs once the client has half-closed."""
 
     __slots__ = (
@@ -90,21 +91,21 @@ class _SingleRequest(Call):
         connection.streams[stream_id] = self
 
     @property
-    def delta(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def delta(self) -> int: ...
 
-    def widen(self, increment: int) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def widen(self, increment: int) -> bool: ...
 
-    def drain(self) -> Verdict:
-        raise NotImplementedError
+    @abstractmethod
+    def drain(self) -> Verdict: ...
 
-    def expire(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def expire(self) -> None: ...
 
+    @abstractmethod
     def _run(self) -> None:
-        """Begins with the request complete."""
-        raise NotImplementedError
+        """The request is complete: calls the handler."""
 
     def data(self, payload: bytes, size: int, end: bool) -> None:
         length = len(payload) - _PREFIX_BYTES

@@ -17,14 +17,13 @@ from kvstore.api.http2 import frames, limits, responses
 from kvstore.api.http2.errors import ErrorCode, Http2Error
 from kvstore.api.http2.flow import DEFAULT_WINDOW, MAX_WINDOW, ReceiveWindow
 from kvstore.api.http2.frames import Setting
-from kvstore.api.http2.headers import EMPTY_THE_TABLE, HeaderDecoder
+from kvstore.api.http2.headers import HeaderDecoder
 from kvstore.api.http2.nuisance import Nuisances
+from kvstore.api.http2.output import Output, Stream
 from kvstore.api.http2.requests import MALFORMED, Opening, Request, trailers_are_sound
-from kvstore.api.http2.responses import unary_head, unary_tail
-from kvstore.api.http2.sender import Verdict
 from kvstore.errors import Code
 
-__all__ = ("Connection", "Host", "Stream")
+__all__ = ("Connection", "Host")
 
 _SETTINGS = (
     (Setting.INITIAL_WINDOW_SIZE, limits.STREAM_WINDOW_BYTES),
@@ -40,38 +39,6 @@ _OVERLOADED = Request(
 )
 
 
-class Stream(Protocol):
-    """An open stream, as its connection sees it."""
-
-    open: bool
-    """The client may still send; cleared by the connection's caller when END_STREAM arrives."""
-
-    @property
-    def delta(self) -> int:
-        """The send window relative to the client's initial window."""
-
-    def data(self, payload: bytes, size: int, end: bool) -> None:
-        """DATA: its payload, what it counts in windows, and whether it is the last."""
-
-    def ended(self) -> None:
-        """The client's half is closed by a frame without DATA."""
-
-    def widen(self, increment: int) -> bool:
-        """More send window; False: too much."""
-
-    def drain(self) -> Verdict:
-        """Its turn to send."""
-
-    def lost(self) -> None:
-        """The client has reset it, or the connection is gone: nothing can be sent any more."""
-
-    def stop(self) -> None:
-        """The server goes down: fail it."""
-
-    def expire(self) -> None:
-        """Its deadline has passed."""
-
-
 class Host(Protocol):
     """What serves the streams of connections."""
 
@@ -84,7 +51,7 @@ class Host(Protocol):
         """Begins a call; `request.method` is not None."""
 
 
-class Connection:
+class Connection(Output):
     """The state of one connection. `peer` is the client's address as gRPC writes it."""
 
     def __init__(
@@ -96,23 +63,12 @@ class Connection:
         on_output: Callable[[], None],
         max_streams: int = limits.STREAMS_PER_CONNECTION,
     ) -> None:
+        super().__init__(on_output)
         self._host = host
         self.peer = peer
-        self._on_output = on_output
         self._max_streams = min(max_streams, limits.STREAMS_PER_CONNECTION)
-        self.streams: dict[int, Stream] = {}
-        """Streams on which we have something to send or may get something."""
-        self.out: list[bytes | memoryview] = []
-        """What is to be written; the owner of the socket empties it by `taken`."""
-        self.send_window = DEFAULT_WINDOW
-        self.initial_window = DEFAULT_WINDOW
-        """Send windows: the connection's, and that of a stream that has just begun."""
-        self.queued_bytes = 0
-        """Response bytes of all streams that wait for windows."""
         self.held_bytes = 0
         """Request bytes of all streams that wait for more of their message or for a reader."""
-        self.paused = False
-        """The socket takes no more; set by its owner."""
         self.established = False
         """Preface and first SETTINGS have arrived."""
         self.finished = False
@@ -125,17 +81,9 @@ class Connection:
         self._window = ReceiveWindow(limits.CONNECTION_WINDOW_BYTES)
         self._nuisances = Nuisances(clock)
         self._last_id = 0
-        self._dropped: dict[int, None] = {}
         self._block: bytearray | None = None
         self._block_of = (0, 0)
         self._block_frames = 0
-        self._encoder_table = limits.HEADER_TABLE_BYTES
-        self._table_notice = False
-        self._busy = False
-        self._ready: dict[int, Stream] = {}
-        self._starved: dict[int, Stream] = {}
-        self._turn_left = limits.TURN_BYTES
-        self._frames_sent = 0
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
             frames.DATA: self._data,
             frames.HEADERS: self._headers,
@@ -225,118 +173,6 @@ class Connection:
     def ping(self) -> None:
         """Asks the client for a sign of life."""
         self.out.append(frames.ping(b"kvstore?", ack=False))
-        self._touch()
-
-    def pump(self) -> None:
-        """Lets streams put out what they have, a share each in turn."""
-        batch, self._ready = self._ready, {}
-        self._busy = True
-        while batch:
-            again: dict[int, Stream] = {}
-            for stream_id, stream in batch.items():
-                verdict = stream.drain()
-                if verdict is Verdict.MORE:
-                    again[stream_id] = stream
-                elif verdict is Verdict.STARVED:
-                    self._starved[stream_id] = stream
-            batch = again
-        self._busy = False
-        if self._ready:
-            self._on_output()
-
-    def taken(self) -> None:
-        """`out` was written: a new turn begins."""
-        self.out.clear()
-        self._turn_left = limits.TURN_BYTES
-        self._feed_the_starved()
-
-    def resume(self) -> None:
-        """The socket takes more again."""
-        self.paused = False
-        self._feed_the_starved()
-
-    def _feed_the_starved(self) -> None:
-        if self._starved and self.room() > 0:
-            self._ready |= self._starved
-            self._starved.clear()
-            self._touch()
-
-    # What streams call.
-
-    def room(self) -> int:
-        """Bytes of DATA that all streams together may send now; not above zero: none."""
-        return 0 if self.paused else min(self.send_window, self._turn_left)
-
-    def want(self, stream_id: int, stream: Stream) -> None:
-        """The stream may have something to send."""
-        self._ready[stream_id] = stream
-        self._touch()
-
-    def reply(self, stream_id: int, delta: int, body: bytes) -> bool:
-        """A whole unary response at once, if it fits into the windows and one frame."""
-        length = len(body)
-        framed = length + responses.PREFIX.size
-        if (
-            framed > frames.MAX_FRAME
-            or framed > self.send_window
-            or framed > self.initial_window + delta
-            or self._table_notice
-        ):
-            return False
-        self.send_window -= framed
-        self.out += unary_head(stream_id, length), body, unary_tail(stream_id)
-        self.end(stream_id)
-        return True
-
-    def write_headers(self, stream_id: int, block: bytes, *, end_stream: bool) -> None:
-        """Response headers or trailers."""
-        if self._table_notice:
-            self._table_notice = False
-            block = EMPTY_THE_TABLE + block
-        self.out.append(frames.headers(stream_id, block, end_stream=end_stream))
-        self._touch()
-
-    def sent_data(self, length: int) -> None:
-        """A stream puts a frame of DATA into `out`."""
-        self.send_window -= length
-        self._turn_left -= length
-        self._frames_sent += 1
-
-    def end(self, stream_id: int) -> None:
-        """END_STREAM is out. A client that is still sending is told to stop."""
-        stream = self.streams.pop(stream_id, None)
-        if stream is not None and stream.open:
-            self._drop(stream_id, ErrorCode.NO_ERROR)
-        if not self._busy:
-            self._on_output()
-
-    def reset(self, stream_id: int, code: ErrorCode) -> None:
-        """Ends a stream on which the client broke a rule."""
-        stream = self.streams.pop(stream_id, None)
-        if stream is not None:
-            stream.lost()
-        if stream is None or stream.open:
-            self._drop(stream_id, code)
-        else:
-            self.out.append(frames.rst_stream(stream_id, code))
-            self._touch()
-
-    def widen(self, stream_id: int, increment: int) -> None:
-        """The client may send this much more on a stream."""
-        self.out.append(frames.window_update(stream_id, increment))
-        self._touch()
-
-    def _touch(self) -> None:
-        if not self._busy:
-            self._on_output()
-
-    def _drop(self, stream_id: int, code: ErrorCode) -> None:
-        """Resets a stream on which more may arrive, which is then no fault."""
-        self.out.append(frames.rst_stream(stream_id, code))
-        dropped = self._dropped
-        dropped[stream_id] = None
-        if len(dropped) > limits.DROPPED_STREAMS:
-            del dropped[next(iter(dropped))]
         self._touch()
 
     # Frames

@@ -12,7 +12,7 @@ from kvstore.api.http2.flow import MAX_WINDOW
 from kvstore.api.http2.frames import MAX_FRAME, data_head
 
 if TYPE_CHECKING:
-    from kvstore.api.http2.connection import Connection
+    from kvstore.api.http2.output import Output
 
 __all__ = ("Sender", "Verdict")
 
@@ -46,7 +46,7 @@ class Sender:
         "started",
     )
 
-    def __init__(self, connection: Connection, stream_id: int, delta: int = 0) -> None:
+    def __init__(self, connection: Output, stream_id: int, delta: int = 0) -> None:
         self._connection = connection
         self._stream_id = stream_id
         self.delta = delta

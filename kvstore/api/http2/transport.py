@@ -21,8 +21,9 @@ from kvstore.api.address import ListenError, resolve
 from kvstore.api.call import BidiMethod, MethodTable, UnaryMethod
 from kvstore.api.http2 import frames, limits
 from kvstore.api.http2.calls import Context, StreamCall, UnaryCall
-from kvstore.api.http2.connection import Connection, Stream
+from kvstore.api.http2.connection import Connection
 from kvstore.api.http2.deadlines import Deadlines
+from kvstore.api.http2.output import Stream
 from kvstore.api.http2.requests import Request, RequestReader
 from kvstore.api.http2.sessions import BidiCall
 
