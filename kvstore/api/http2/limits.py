@@ -21,6 +21,7 @@ __all__ = (
     "NUISANCE_PERIOD_S",
     "PREFACE_S",
     "QUEUED_BYTES",
+    "READ_SLICE_BYTES",
     "REQUEST_CACHE_BYTES",
     "REQUEST_CACHE_ENTRIES",
     "RESETS",
@@ -86,6 +87,9 @@ PREFACE_S = 10.0
 
 CLOSE_LINGER_S = 1.0
 """How long a connection stays after its GOAWAY, so that the client can read why."""
+
+READ_SLICE_BYTES = 32 * 1024
+"""Bytes of one connection that are worked through in one loop turn: some 500 small calls."""
 
 SOCKET_BUFFER_BYTES = 256 * 1024
 """Unsent bytes of a connection from which nothing more is read from it or pushed to it."""

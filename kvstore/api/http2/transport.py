@@ -84,6 +84,10 @@ class Http2Transport:
         loop = asyncio.get_running_loop()
         if target.startswith("unix:"):
             path = Path(target.removeprefix("unix:"))
+            if _is_served(path):
+                raise ListenError(
+                    f"cannot listen on {target}: another process listens there already"
+                )
             try:
                 server = await loop.create_unix_server(
                     shared.connect, path, backlog=limits.LISTEN_BACKLOG, start_serving=False
@@ -122,6 +126,16 @@ class Http2Transport:
             path.unlink(missing_ok=True)
         if self._shared is not None:
             await self._shared.stop(grace_s)
+
+
+def _is_served(path: Path) -> bool:
+    """Whether a socket has a listener: one that a dead server has left may be replaced."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def _bind(address: str) -> socket.socket:
@@ -219,6 +233,7 @@ class _Peer(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
         self._start = b""
+        self._backlog = b""
         self._marked = False
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -234,6 +249,8 @@ class _Peer(asyncio.Protocol):
         self._timer = self._shared.loop.call_later(limits.PREFACE_S, self._preface_due)
 
     def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
         connection = self._connection
         if connection is None:
             connection = self._sniff(data)
@@ -242,12 +259,46 @@ class _Peer(asyncio.Protocol):
             data = self._start
             self._start = b""
         self._heard_at = self._shared.loop.time()
+        if self._backlog:
+            self._backlog += data
+        else:
+            self._take_in(connection, data)
+
+    def _take_in(self, connection: Connection, data: bytes) -> None:
+        """Works through what was read, or through as much as one turn may take."""
+        if len(data) > limits.READ_SLICE_BYTES:
+            self._backlog = data[limits.READ_SLICE_BYTES :]
+            data = data[: limits.READ_SLICE_BYTES]
         try:
             connection.feed(data)
         except Exception:
             self._broken()
+            return
+        self.flush()
+        if self._backlog:
+            self._regulate()
+
+    def _go_on(self) -> None:
+        connection = self._connection
+        if connection is None or self._transport is None or connection.paused:
+            return
+        data, self._backlog = self._backlog, b""
+        self._take_in(connection, data)
+        if not self._backlog:
+            self._regulate()
+
+    def _regulate(self) -> None:
+        """Reads on, or goes on with what was read. Nobody who does not read what we say is heard:
+        its questions would pile up answers."""
+        connection, transport = self._connection, self._transport
+        if connection is None or transport is None:
+            return
+        if connection.paused or self._backlog:
+            transport.pause_reading()
+            if not connection.paused:
+                self._shared.loop.call_soon(self._go_on)
         else:
-            self.flush()
+            transport.resume_reading()
 
     def eof_received(self) -> bool:
         return False
@@ -264,13 +315,12 @@ class _Peer(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._connection is not None and self._transport is not None:
             self._connection.paused = True
-            # Nobody who does not read what we say is heard: its questions would pile up answers.
-            self._transport.pause_reading()
+            self._regulate()
 
     def resume_writing(self) -> None:
         if self._connection is not None and self._transport is not None:
-            self._transport.resume_reading()
             self._connection.resume()
+            self._regulate()
 
     # The beginning
 
@@ -347,7 +397,7 @@ class _Peer(asyncio.Protocol):
         """Writes what has gathered, in one piece."""
         self._marked = False
         connection, transport = self._connection, self._transport
-        if connection is None or transport is None:
+        if connection is None or transport is None or self._closing:
             return
         try:
             connection.pump()
