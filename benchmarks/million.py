@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import grpc
@@ -26,6 +27,7 @@ from tests.support.servers import KVSTORE, Server, make_cluster
 
 VALUE = bytes(range(100))
 IN_FLIGHT = 64
+ROUNDS = 5
 
 
 def key_of(number: int) -> bytes:
@@ -76,7 +78,7 @@ async def load(call: Caller, start: int, stop: int) -> float:
     return time.monotonic() - began
 
 
-async def rate(call: Caller, keys: int, *, put: bool, seconds: float = 4.0) -> float:
+async def rate(call: Caller, keys: int, *, put: bool, seconds: float = 3.0) -> float:
     """Closed-loop calls per second over keys drawn at random."""
     chance = random.Random(1)
     stop_at = time.monotonic() + seconds
@@ -221,21 +223,37 @@ def measure(keys: int, argv: tuple[str, ...], nodes: int) -> dict[str, object]:
 
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
         extra = ["--quota-backend-bytes=8589934592"]
-        with make_cluster(Path(scratch), size=nodes, argv=argv, extra=extra) as cluster:
+        with (
+            make_cluster(Path(scratch) / "many", size=nodes, argv=argv, extra=extra) as cluster,
+            make_cluster(Path(scratch) / "few", size=nodes, argv=argv, extra=extra) as beside_it,
+        ):
             server = cluster.servers[0]
 
             async def before() -> None:
                 call = Caller(server.endpoint)
-                await load(call, 0, 1000)
-                note("get/s at 1,000 keys", round(await rate(call, 1000, put=False)))
-                note("put/s at 1,000 keys", round(await rate(call, 1000, put=True)))
-                note("load, keys/s", round((keys - 1000) / await load(call, 1000, keys)))
-                note(f"get/s at {keys:,} keys", round(await rate(call, keys, put=False)))
-                note(f"put/s at {keys:,} keys", round(await rate(call, keys, put=True)))
+                few = Caller(beside_it.servers[0].endpoint)
+                await load(few, 0, 1000)
+                note("load, keys/s", round(keys / await load(call, 0, keys)))
+                note("RssAnon, RSS after load, MB", [round(x) for x in memory_mb(server)])
+                await asyncio.sleep(5)
+                for put, name in ((False, "get"), (True, "put")):
+                    # In turns, so that the machine's moods fall on both.
+                    rates: list[tuple[float, float]] = []
+                    for _ in range(ROUNDS):
+                        small = await rate(few, 1000, put=put)
+                        rates.append((small, await rate(call, keys, put=put)))
+                    note(f"{name}/s at 1,000 keys", round(median(s for s, _ in rates)))
+                    note(f"{name}/s at {keys:,} keys", round(median(m for _, m in rates)))
+                    ratios = sorted(many / small for small, many in rates)
+                    note(f"{name}: ratio, median of {ROUNDS}", round(median(ratios), 2))
+                    note(
+                        f"{name}: ratio, lowest and highest",
+                        [round(ratios[0], 2), round(ratios[-1], 2)],
+                    )
 
             time.sleep(1)  # its health page is up a moment before its client port
             asyncio.run(before())
-            note("RssAnon, RSS after load, MB", [round(x) for x in memory_mb(server)])
+            beside_it.close()
             for how in ("stop", "kill"):
                 getattr(server, how)()
                 began = time.monotonic()

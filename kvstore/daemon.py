@@ -158,8 +158,17 @@ class _Server:
         self._node_started = True
         self._api = build_api(self.node)
         await self._wait_for_leader()
-        self._front = await open_front(config.grpc, config.client_urls, self._api.table)
-        await self._serve_http(self._api, http_sockets, metrics_sockets)
+        plain, measurements = self._make_http(self._api)
+        http1 = await plain.prepare()
+        self._front = await open_front(
+            config.grpc,
+            config.client_urls,
+            self._api.table,
+            http1 if config.http_on_client_urls else None,
+        )
+        await plain.start(http_sockets)
+        await measurements.prepare()
+        await measurements.start(metrics_sockets)
         _LOG.info(
             READY_LINE,
             extra={
@@ -177,10 +186,8 @@ class _Server:
             self._opened.callback(each.close)
         return sockets
 
-    async def _serve_http(
-        self, api: Api, plain: list[socket.socket], metrics: list[socket.socket]
-    ) -> None:
-        """All endpoints on the `plain` sockets, and those for measurements on the others."""
+    def _make_http(self, api: Api) -> tuple[HttpServer, HttpServer]:
+        """A server of all HTTP endpoints, and one of those for measurements."""
         config = self._config
         readings = NodeReadings(self.node)
         for collector in (
@@ -192,18 +199,21 @@ class _Server:
             self._metrics.registry.register(collector)
         request_s = 5.0 + 2 * config.node.election_ms / 1000
         checks = HealthChecks(readings, self._metrics, request_s)
-        for sockets, with_version in ((plain, True), (metrics, False)):
-            app = make_app(
-                readings,
-                self._metrics,
-                checks,
-                hosts=config.host_whitelist,
-                origins=config.cors,
-                with_version=with_version,
+        plain, measurements = (
+            HttpServer(
+                make_app(
+                    readings,
+                    self._metrics,
+                    checks,
+                    hosts=config.host_whitelist,
+                    origins=config.cors,
+                    with_version=with_version,
+                )
             )
-            server = HttpServer(app)
-            self._http.append(server)
-            await server.start(sockets)
+            for with_version in (True, False)
+        )
+        self._http += plain, measurements
+        return plain, measurements
 
     async def stop(self, *, grace_s: float) -> None:
         """Takes down whatever is up, front doors first."""

@@ -206,9 +206,7 @@ class MemberCore:
         else:
             done(None, error)
 
-    def confirm(
-        self, ready: Callable[[EtcdError | None], None], *, applied: bool = True
-    ) -> None:
+    def confirm(self, ready: Callable[[EtcdError | None], None], *, applied: bool = True) -> None:
         """Calls `ready(None)` when a quorum confirmed the leader after this call.
 
         With `applied`, the state here has then also reached what was committed at the call.

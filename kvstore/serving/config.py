@@ -46,6 +46,8 @@ class ServerConfig:
     node: NodeConfig
     client_urls: tuple[ListenUrl, ...]
     http_urls: tuple[ListenUrl, ...]
+    http_on_client_urls: bool
+    """The client URLs serve HTTP/1 too, as etcd's do until they are told to split."""
     metrics_urls: tuple[ListenUrl, ...]
     grpc: GrpcConfig
     log: LogConfig
@@ -78,6 +80,7 @@ def build_config(settings: Settings) -> ServerConfig:
         node=node,
         client_urls=client_urls,
         http_urls=http_urls,
+        http_on_client_urls="listen-client-http-urls" not in settings.given,
         metrics_urls=metrics_urls,
         grpc=_grpc_config(settings),
         log=_log_config(settings),
@@ -156,7 +159,7 @@ def _node_config(settings: Settings, notes: list[str]) -> NodeConfig:
 
 def _grpc_config(settings: Settings) -> GrpcConfig:
     return GrpcConfig(
-        transport=_one_of(settings, "transport", ("auto", "grpcio", "native")),
+        transport=_one_of(settings, "transport", ("auto", "grpcio", "http2", "native")),
         max_request_bytes=settings.int("max-request-bytes"),
         max_concurrent_streams=min(_number(settings, "max-concurrent-streams", 1), 2**32 - 1),
         keepalive_min_time_s=_seconds(settings, "grpc-keepalive-min-time", 0.0),

@@ -445,7 +445,7 @@ _SAFETY = (
         "transport",
         TEXT,
         "auto",
-        "gRPC server: grpcio, native (extra `fast`), or auto: native where it is installed.",
+        "gRPC server: http2, native (both extra `fast`), grpcio, or auto: http2 if installed.",
         ours=True,
     ),
     implemented(

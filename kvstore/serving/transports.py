@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kvstore.api.address import ListenError
@@ -13,7 +14,9 @@ from kvstore.serving.config import GrpcConfig
 from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.urls import ListenUrl
 
-__all__ = ("Front", "Transport", "choose_transport", "open_front")
+__all__ = ("Front", "MakeProtocol", "Transport", "choose_transport", "open_front")
+
+MakeProtocol = Callable[[], asyncio.Protocol]
 
 _NEVER_MS = 2**31 - 1
 """How gRPC writes "no pings"."""
@@ -42,35 +45,50 @@ class Front:
             await transport.stop(grace_s)
 
 
+_PACKAGES = {"http2": ("hpack", "hpack"), "native": ("pygrpc_native", "pygrpc-native")}
+"""What a transport needs beyond the plain installation: the module, and its package's name."""
+
+
 def choose_transport(wanted: str) -> str:
-    """`grpcio` or `native`; raises ServerStopError when native is wanted but not installed."""
-    if wanted == "grpcio":
-        return wanted
-    if importlib.util.find_spec("pygrpc_native") is not None:
-        return "native"
-    if wanted == "native":
-        raise ServerStopError(
-            ExitCode.USAGE,
-            "--transport=native needs the package pygrpc-native: pip install 'kvstore[fast]'",
-        )
-    return "grpcio"
+    """`http2`, `native` or `grpcio`; raises ServerStopError when the wanted one is not installed.
+
+    `auto` never means `native`: it refuses clients that put a URL into `:authority`, as Go's do
+    when an endpoint is given as `http://…`.
+    """
+    if wanted == "auto":
+        return "http2" if importlib.util.find_spec("hpack") is not None else "grpcio"
+    if wanted in _PACKAGES:
+        module, package = _PACKAGES[wanted]
+        if importlib.util.find_spec(module) is None:
+            raise ServerStopError(
+                ExitCode.USAGE,
+                f"--transport={wanted} needs the package {package}: pip install 'kvstore[fast]'",
+            )
+    return wanted
 
 
-async def open_front(config: GrpcConfig, urls: Sequence[ListenUrl], table: MethodTable) -> Front:
+async def open_front(
+    config: GrpcConfig,
+    urls: Sequence[ListenUrl],
+    table: MethodTable,
+    http1: MakeProtocol | None = None,
+) -> Front:
     """Listens on all URLs and serves; raises ServerStopError with a sentence.
 
-    Unix sockets are always grpcio's: the native server speaks TCP only.
+    `http1` serves HTTP/1 clients on the same ports, where the transport can tell them apart
+    (`http2` alone). Unix sockets are grpcio's where the server is native, which speaks TCP only.
     """
     kind = choose_transport(config.transport)
     tcp = [url for url in urls if not url.is_unix]
     unix = [url for url in urls if url.is_unix]
+    unix_kind = "grpcio" if kind == "native" else kind
     transports: list[Transport] = []
     addresses: list[str] = []
     try:
-        for group, wanted in ((tcp, kind), (unix, "grpcio")):
+        for group, wanted in ((tcp, kind), (unix, unix_kind)):
             if not group:
                 continue
-            transport = _make(wanted, config, table)
+            transport = _make(wanted, config, table, http1)
             transports.append(transport)
             for url in group:
                 target = f"unix:{url.path}" if url.is_unix else _target(url)
@@ -79,16 +97,30 @@ async def open_front(config: GrpcConfig, urls: Sequence[ListenUrl], table: Metho
             await transport.start()
     except ListenError as error:
         raise ServerStopError(ExitCode.FAILED, f"{error} (--listen-client-urls)") from error
-    return Front(transports, kind if tcp else "grpcio", addresses)
+    return Front(transports, kind if tcp else unix_kind, addresses)
 
 
 def _target(url: ListenUrl) -> str:
     return f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"
 
 
-def _make(kind: str, config: GrpcConfig, table: MethodTable) -> Transport:
+def _make(
+    kind: str, config: GrpcConfig, table: MethodTable, http1: MakeProtocol | None
+) -> Transport:
     keepalive_ms = int(config.keepalive_interval_s * 1000) or _NEVER_MS
     timeout_ms = int(config.keepalive_timeout_s * 1000) or _NEVER_MS
+    # Imported late: the packages of two of them are optional.
+    if kind == "http2":
+        from kvstore.api.http2.transport import Http2Transport
+
+        return Http2Transport(
+            table,
+            max_request_bytes=config.max_request_bytes,
+            max_concurrent_streams=config.max_concurrent_streams,
+            keepalive_time_ms=keepalive_ms,
+            keepalive_timeout_ms=timeout_ms,
+            http1=http1,
+        )
     grpcio = GrpcioTransport(
         table,
         max_request_bytes=config.max_request_bytes,
@@ -99,7 +131,6 @@ def _make(kind: str, config: GrpcConfig, table: MethodTable) -> Transport:
     )
     if kind == "grpcio":
         return grpcio
-    # Imported late: its package is optional.
     from kvstore.api.native_transport import NativeTransport
 
     return NativeTransport(

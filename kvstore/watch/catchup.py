@@ -258,9 +258,7 @@ class CatchUp:
                 yield
         return view.revision
 
-    def _deliver(
-        self, interest: Interest, found: _Found, reached: int, past: Past
-    ) -> _Steps:
+    def _deliver(self, interest: Interest, found: _Found, reached: int, past: Past) -> _Steps:
         """Queues what was found of one range, all events up to `reached`, to its watchers.
 
         Whoever the round did not come to keeps its place in the line.
@@ -281,9 +279,7 @@ class CatchUp:
                     count += len(fields)
                     fields += packed
                     made[form] = (
-                        self._encoder.response(revision, watcher, fields, count)
-                        if fields
-                        else None
+                        self._encoder.response(revision, watcher, fields, count) if fields else None
                     )
                 self._queue(watcher, made[form], reached)
             if steps % limits.SLICE_STEPS == 0:

@@ -71,7 +71,7 @@ def server(data_dir: Path, ports: list[int], *flags: str) -> Iterator[subprocess
         process.communicate()
 
 
-@pytest.mark.parametrize("transport", ["grpcio", "native"])
+@pytest.mark.parametrize("transport", ["grpcio", "native", "http2"])
 def test_it_serves_stops_and_goes_on_where_it_was(tmp_path: Path, transport: str) -> None:
     if transport == "native":
         pytest.importorskip("pygrpc_native")

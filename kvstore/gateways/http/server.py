@@ -1,10 +1,11 @@
-"""Serves an application on sockets that are already bound."""
+"""Serves an application on sockets that are already bound, and on connections from elsewhere."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -28,7 +29,10 @@ _LOG.addFilter(_is_our_fault)
 
 
 class HttpServer:
-    """One application on its listening sockets, which it owns from the start on."""
+    """One application on its listening sockets, which it owns from the start on.
+
+    `prepare`, `start`, `stop`.
+    """
 
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(
@@ -39,8 +43,15 @@ class HttpServer:
             shutdown_timeout=STOP_GRACE_S,
         )
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
+    async def prepare(self) -> Callable[[], asyncio.Protocol]:
+        """Makes the application ready; returns what makes protocols for single connections."""
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None  # the runner has it from its setup to its cleanup
+        return server
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Serves on these sockets too."""
         for listener in sockets:
             await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
 

@@ -13,11 +13,12 @@ import grpc
 
 from kvstore.api.call import MethodTable
 from kvstore.api.grpcio_transport import GrpcioTransport
+from kvstore.api.http2.transport import Http2Transport
 from kvstore.api.native_transport import NativeTransport
 
 T = TypeVar("T")
 
-TRANSPORTS = ("grpcio", "native")
+TRANSPORTS = ("grpcio", "native", "http2")
 MAX_REQUEST_BYTES = 1_572_864
 UNLIMITED = (
     ("grpc.max_send_message_length", -1),
@@ -34,6 +35,8 @@ def free_port() -> int:
 
 def transport(kind: str, table: MethodTable, max_request_bytes: int = MAX_REQUEST_BYTES) -> Any:
     """A transport by name, not started."""
+    if kind == "http2":
+        return Http2Transport(table, max_request_bytes=max_request_bytes)
     grpcio = GrpcioTransport(table, max_request_bytes=max_request_bytes)
     if kind == "grpcio":
         return grpcio

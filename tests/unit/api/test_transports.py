@@ -228,7 +228,7 @@ def test_a_stalled_stream_reader_slows_nobody_and_loses_nothing(kind: str) -> No
 
     async def handler(call: Call) -> AsyncIterator[bytes]:
         try:
-            for number in range(200):
+            for number in range(500):
                 yield b"%06d" % number + bytes(60_000)
         finally:
             closed.set()
@@ -242,11 +242,11 @@ def test_a_stalled_stream_reader_slows_nobody_and_loses_nothing(kind: str) -> No
         for _ in range(50):
             assert server.unary(PATH + "Ping") == b"pong"
         assert time.monotonic() - start < 2
-        assert not closed.is_set(), "nobody has read 12 MB yet: the producer must be waiting"
+        assert not closed.is_set(), "nobody has read 30 MB yet: the producer must be waiting"
         left.cancel()
         assert closed.wait(5), "the handler of a client that left is closed"
         numbers = [int(message[:6]) for message in stalled]
-        assert numbers == list(range(200))
+        assert numbers == list(range(500))
 
 
 class Echo:

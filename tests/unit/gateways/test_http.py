@@ -113,6 +113,7 @@ def serve(node: FakeNode, test: Callable[[Ask, Metrics], Awaitable[None]], **opt
             metrics.registry.register(collector)
         checks = HealthChecks(node, metrics, timeout_s=0.05)
         server = HttpServer(make_app(node, metrics, checks, **options))
+        await server.prepare()
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         await server.start([listener])

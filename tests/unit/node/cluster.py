@@ -128,9 +128,7 @@ class Peer:
             encode_log=self._encode,
             hard_state=hard_state,
             machine=machine,
-            hub=WatchHub(
-                History(), lambda _: b"", max_response_bytes=1 << 20, random=lambda n: 0
-            ),
+            hub=WatchHub(History(), lambda _: b"", max_response_bytes=1 << 20, random=lambda n: 0),
             timing=Timing(100, 10),
             clock=lambda: self.cluster.now,
             request_ids=RequestIds(self.id, self.cluster.starts),
@@ -297,9 +295,7 @@ class Cluster:
         raise AssertionError("nobody was elected")
 
     def follower(self) -> Peer:
-        return next(
-            p for p in self.peers.values() if p.alive and p.core.role is Role.FOLLOWER
-        )
+        return next(p for p in self.peers.values() if p.alive and p.core.role is Role.FOLLOWER)
 
     # ---- requests
 

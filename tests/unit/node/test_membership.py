@@ -84,9 +84,7 @@ def test_adding_needs_a_steady_connection_to_a_quorum_of_the_larger_cluster() ->
     fresh = judge(*members, connected={2: NOW - 1, 3: NOW - 1})
     call = lambda: fresh.add(["http://new:1"], learner=False, max_learners=1)  # noqa: E731
     assert refused(call) == errors.UNHEALTHY
-    judge(*members, connected={2: 0.0, 3: 0.0}).add(
-        ["http://new:1"], learner=False, max_learners=1
-    )
+    judge(*members, connected={2: 0.0, 3: 0.0}).add(["http://new:1"], learner=False, max_learners=1)
 
 
 def test_urls_and_learners_are_checked_even_without_strictness() -> None:

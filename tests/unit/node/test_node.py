@@ -369,5 +369,3 @@ async def test_a_failed_disk_ends_the_member_for_good(tmp_path: Path) -> None:
         with pytest.raises(EtcdError) as error:
             await waiting
         assert error.value == errors.STOPPED
-
-

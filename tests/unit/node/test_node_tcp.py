@@ -50,9 +50,7 @@ async def test_a_snapshot_over_tcp(tmp_path: Path) -> None:
 
 @on_loop
 async def test_joining_over_tcp_and_being_removed(tmp_path: Path) -> None:
-    async with running(
-        tmp_path, "a", network=TcpNetwork(), strict_reconfig_check=False
-    ) as nodes:
+    async with running(tmp_path, "a", network=TcpNetwork(), strict_reconfig_check=False) as nodes:
         first = nodes.by_name["a"]
         await put(first, b"k")
         cluster = nodes.urls("a", "b")

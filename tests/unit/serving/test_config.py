@@ -114,7 +114,7 @@ def test_a_whole_member_of_three() -> None:
         (["--log-outputs="], "at least one output"),
         (["--enable-log-rotation"], "exactly one file"),
         (["--metrics=all"], "basic or extensive"),
-        (["--transport=quic"], "auto or grpcio or native"),
+        (["--transport=quic"], "auto or grpcio or http2 or native"),
         (["--name="], "must not be empty"),
         (["--name=a=b"], "separate names"),
         (["--listen-peer-urls=unix:///run/peer.sock"], "by TCP alone"),
