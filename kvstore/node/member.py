@@ -53,7 +53,7 @@ from kvstore.node.reads import Reading, ReadJobs, ReadRounds
 from kvstore.node.timing import Timing, timeout_error
 from kvstore.storage.wal import WalBatch
 from kvstore.watch.hub import WatchHub
-from raft.errors import ConfChangeRefused, ProposalDropped
+from raft.errors import ConfChangeRefused, DropReason, ProposalDropped
 from raft.messages import Message
 from raft.node import Persist, RaftNode
 from raft.types import NO_NODE, ConfChange, Entry, HardState, Role
@@ -129,6 +129,8 @@ class MemberCore:
         self._log_writer = encode_log
         self._unwritten = False
         self._hold_writes = False
+        self._full_at: int | None = None
+        """The commit index at which Raft took no more."""
         self._stopped = False
 
     # ---- what others ask of it -------------------------------------------------------------
@@ -245,6 +247,7 @@ class MemberCore:
         now = self.clock()
         self.raft.tick()
         self._hold_writes = False
+        self._full_at = None
         for pending in self.proposals.expired(now):
             self.failed_proposals += 1
             pending.done(None, self._timeout_error(pending))
@@ -366,8 +369,13 @@ class MemberCore:
         return self._encode_log(()) if self._unwritten else None
 
     def _may_propose(self) -> bool:
-        """Rule 2; a tick lifts the hold, so a slow disk here does not stop the others' disks."""
+        """Rule 2, and no more than Raft takes before a commit; a tick lifts both holds.
+
+        So a slow disk here does not stop the others' disks.
+        """
         if self.leader_id == NO_NODE:
+            return False
+        if self.is_leader and self._full_at == self.raft.commit_index:
             return False
         return not (self._hold_writes and self.is_leader)
 
@@ -377,9 +385,14 @@ class MemberCore:
             chunk = self.proposals.take_chunk()
             try:
                 self.raft.propose([data for _, data in chunk])
-            except ProposalDropped:
+            except ProposalDropped as dropped:
                 if self.raft.leader_id == NO_NODE:
                     self.proposals.put_back(chunk)
+                    return
+                if dropped.reason is DropReason.TOO_MUCH_UNCOMMITTED:
+                    # They wait for the next commit; beyond the queue's bounds writes are refused.
+                    self.proposals.put_back(chunk)
+                    self._full_at = self.raft.commit_index
                     return
                 for request_id, _ in chunk:
                     pending = self.proposals.settle(request_id)

@@ -261,6 +261,27 @@ def test_a_write_while_leadership_is_handed_over_is_dropped() -> None:
     assert outcome.error == errors.PROPOSAL_DROPPED
 
 
+def test_writes_wait_while_too_much_is_uncommitted() -> None:
+    """The leader's log takes 64 MiB that are not committed; what comes then stays queued."""
+    cluster = Cluster(3)
+    leader = cluster.elect()
+    followers = [peer for peer in cluster.peers.values() if peer is not leader]
+    for peer in followers:
+        peer.slow_disk = True
+    outcomes = []
+    for number in range(80):
+        outcomes.append(cluster.put(leader, b"%d" % number, bytes(1_000_000)))
+        cluster.settle()
+    assert leader.core.proposals.queued > 5
+    assert not leader.core.has_work, "it would turn and turn until the others have written"
+    assert all(outcome.pending for outcome in outcomes)
+    for peer in followers:
+        peer.slow_disk = False
+        peer.finish_write()
+    cluster.settle()
+    assert all(not outcome.pending and outcome.error is None for outcome in outcomes)
+
+
 # ---- leases
 
 
