@@ -166,7 +166,7 @@ class _GrpcioCall(Call):
         return self._body
 
 
-class _ClientGone(Exception):
+class _ClientGoneError(Exception):
     """The connection is gone: a stream ends that nobody reads any more."""
 
 
@@ -175,7 +175,7 @@ async def _write(context: Any, message: bytes) -> None:
     try:
         await context.write(message)
     except aio.InternalError as error:
-        raise _ClientGone from error
+        raise _ClientGoneError from error
 
 
 async def _abort(method: Method, context: Any, error: EtcdError) -> None:
@@ -241,7 +241,7 @@ def _stream(table: MethodTable, method: StreamMethod) -> Callable[[bytes, Any], 
             method.handled[Code.CANCELLED] += 1
             call.cancel()
             raise
-        except _ClientGone:
+        except _ClientGoneError:
             method.handled[Code.CANCELLED] += 1
             call.cancel()
         except Exception as error:
@@ -338,7 +338,7 @@ def _bidi(table: MethodTable, method: BidiMethod) -> Callable[[Any, Any], Awaita
         except asyncio.CancelledError:
             method.handled[Code.CANCELLED] += 1
             raise
-        except _ClientGone:
+        except _ClientGoneError:
             method.handled[Code.CANCELLED] += 1
             return
         except Exception as error:
