@@ -189,10 +189,9 @@ def test_the_quota_refuses_and_lets_go_again(tmp_path: Path) -> None:
                 break
         assert 60 < stored < 160, stored
         # Everything that adds is refused, at every member; what only reads or frees is not.
-        deadline = time.monotonic() + 5
-        while not alarms(rpc) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for_alarm(rpc)
         for caller in callers:
+            caller.get("q/0000")  # linearizable: it knows of the alarm
             assert refusal(caller) == errors.NO_SPACE
         for call in (
             lambda: client.grant(10),
@@ -232,17 +231,24 @@ def test_a_disarmed_alarm_comes_back_while_the_quota_is_full(tmp_path: Path) -> 
             for number in range(200):
                 if refusal_of_large(rpc, number):
                     break
+            wait_for_alarm(rpc)
             assert refusal(rpc) == errors.NO_SPACE
             disarm_all(rpc)
             assert refusal_of_large(rpc, 999)
-            while not alarms(rpc):
-                time.sleep(0.01)
+            wait_for_alarm(rpc)
             server.kill()
             server.start(wait=False)  # not healthy while there is an alarm, as etcd
             deadline = time.monotonic() + 15
             while not answers(rpc) and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert refusal(rpc) == errors.NO_SPACE, "the alarm outlives a restart"
+
+
+def wait_for_alarm(rpc: Rpc) -> None:
+    """It goes through the log after the first refusal."""
+    deadline = time.monotonic() + 5
+    while not alarms(rpc) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def refusal_of_large(rpc: Rpc, number: int) -> bool:

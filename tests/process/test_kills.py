@@ -46,6 +46,7 @@ def pairs(server: Server) -> dict[str, str]:
         return {kv.key.decode(): kv.value.decode() for kv in rpc.range("\0", "\0").kvs}
 
 
+@pytest.mark.slow
 def test_a_lonely_member_killed_again_and_again(tmp_path: Path) -> None:
     chance = random.Random(3)
     with make_cluster(tmp_path) as cluster:
@@ -111,7 +112,12 @@ def nothing(_: Server) -> None:
     pass
 
 
-@pytest.mark.parametrize("damage", [nothing, scramble, truncate, delete, delete_all, zeros])
+SLOW_DAMAGES = [
+    pytest.param(damage, marks=pytest.mark.slow) for damage in (truncate, delete, delete_all, zeros)
+]
+
+
+@pytest.mark.parametrize("damage", [nothing, scramble, *SLOW_DAMAGES])
 def test_power_loss_rebuilds_the_store(tmp_path: Path, damage: Callable[[Server], None]) -> None:
     with make_cluster(tmp_path) as cluster:
         server = cluster.servers[0]

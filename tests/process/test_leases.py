@@ -186,6 +186,7 @@ def test_a_thousand_leases_end_together(cluster: Cluster, clients: list[Client])
     assert len(set(settled_hashes(cluster))) == 1
 
 
+@pytest.mark.slow
 def test_a_paused_leader_does_not_end_leases_early(cluster: Cluster, clients: list[Client]) -> None:
     """SIGSTOP for longer than the TTL, while another member keeps the lease alive."""
     leader = leader_of(cluster)
@@ -216,6 +217,7 @@ def test_a_paused_leader_does_not_end_leases_early(cluster: Cluster, clients: li
     others[0].revoke(lease)
 
 
+@pytest.mark.slow
 def test_leases_survive_a_restart_of_everything(tmp_path: Path) -> None:
     with make_cluster(tmp_path) as cluster:
         server: Server = cluster.servers[0]

@@ -154,6 +154,7 @@ def test_taken_ports_get_a_sentence(tmp_path: Path) -> None:
         assert running.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_it_is_ready(tmp_path: Path) -> None:
     for wait_s in (0.0, 0.3, 0.6):
         process = start(tmp_path, f"--base-port={BASE + 3}")

@@ -19,7 +19,7 @@ from tests.support.servers import Server, make_cluster
 from tests.support.traffic import leader_of, settled_hashes
 from tests.unit.api.client import Client, create
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
 
 IN_TIME_S = 8.5
 FAMILY = {

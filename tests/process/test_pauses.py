@@ -12,7 +12,7 @@ from tests.support.rpc import Rpc
 from tests.support.servers import Cluster, Server, make_cluster
 from tests.support.traffic import Writers, leader_of, settled_hashes
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
 
 PAUSE_S = 5.0
 

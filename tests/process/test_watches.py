@@ -222,6 +222,7 @@ def requests(first: Any, until: threading.Event) -> Iterator[bytes]:
     until.wait(60)
 
 
+@pytest.mark.slow
 def test_watching_goes_on_when_members_die(cluster: Cluster, leader: Server) -> None:
     """The watcher's own member is killed, then the leader: no gap, nothing twice."""
     first, second = followers(cluster, leader)

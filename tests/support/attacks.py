@@ -14,7 +14,12 @@ import pytest
 from tests.support.rpc import Rpc
 from tests.support.servers import Server
 
-TRANSPORTS = ("grpcio", "native", "http2")
+TRANSPORTS = (
+    "http2",
+    pytest.param("grpcio", marks=pytest.mark.slow),
+    pytest.param("native", marks=pytest.mark.slow),
+)
+"""The one that --transport=auto chooses first, and the others, which take as long again."""
 
 
 def transport_flags(transport: str) -> tuple[str, ...]:
