@@ -218,7 +218,7 @@ def test_stopping_fails_what_does_not_end_in_time() -> None:
                 ends[stream_id] = dict(raw.decoder.decode(payload))["grpc-status"]
             else:
                 assert kind == frames.RST_STREAM
-                ends[stream_id] = "reset"
+                ends.setdefault(stream_id, "reset")
         assert ends == {1: "14", 3: "14", 5: "14", 9: "14", 11: "reset"}
         assert raw.is_closed()
         stopped.result(5)
