@@ -2,5 +2,6 @@
 
 Layers, each knowing only those before it: `frames`, `headers` and `flow` are codecs and counters
 without state of a connection; `connection` is HTTP/2 without sockets; `requests` and `responses`
-are gRPC's headers; `calls` runs methods of the table; `transport` brings sockets and timers.
+are gRPC's headers; `calls` and `sessions` run methods of the table; `peer` and `transport` bring
+sockets and timers.
 """

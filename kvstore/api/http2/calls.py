@@ -11,7 +11,7 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from kvstore.api.call import (
     Call,
@@ -35,6 +35,8 @@ from kvstore.errors import STOPPED, Code, EtcdError
 __all__ = ("DEADLINE_EXCEEDED", "Context", "StreamCall", "UnaryCall")
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PREFIX_BYTES = PREFIX.size
 _OK = refusal(Code.OK, "")
@@ -86,7 +88,7 @@ class _SingleRequest(Call, ABC):
         self.open = True
         self._inbox: Inbox | None = None
         self._bucket: Bucket | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self.method.started += 1
         connection.streams[stream_id] = self
 
@@ -184,7 +186,7 @@ class _SingleRequest(Call, ABC):
         if self._inbox is not None:
             self._inbox.close()
         task = self._task
-        if task is not None and task is not asyncio.current_task():
+        if task is not None and not task.done() and task is not asyncio.current_task():
             task.cancel()
 
     def _arrived(self) -> None:
@@ -193,9 +195,10 @@ class _SingleRequest(Call, ABC):
         self._context.table.received_bytes += len(self.payload)
         self._run()
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(work)
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._task = asyncio.get_running_loop().create_task(work)
         self._watch_deadline()
+        return task
 
 
 class UnaryCall(_SingleRequest):
@@ -236,15 +239,21 @@ class UnaryCall(_SingleRequest):
             elif isinstance(answer, bytes):
                 self.reply(answer)
             else:
-                self._begin(self._await(answer))
+                self._begin(answer).add_done_callback(self._answered)
 
-    async def _await(self, answer: Coroutine[Any, Any, bytes]) -> None:
-        try:
-            self.reply(await answer)
-        except EtcdError as error:
+    def _answered(self, task: asyncio.Task[bytes]) -> None:
+        if self.finished:
+            # The client has left, and the handler was told so; what became of it is all the same.
+            if not task.cancelled():
+                task.exception()
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self.reply(task.result())
+        elif isinstance(error, EtcdError):
             self.fail(error)
-        except Exception as error:
-            log.exception("%s failed", self.method.path)
+        else:
+            log.error("%s failed", self.method.path, exc_info=error)
             self.fail(crashed(self.method, error))
 
     def _send(self, body: bytes, error: EtcdError | None) -> None:

@@ -72,7 +72,8 @@ class Output:
         """The socket takes no more; set by its owner."""
         self._ready: dict[int, Stream] = {}
         self._starved: dict[int, Stream] = {}
-        self._turn_left = limits.TURN_BYTES
+        self.turn_left = limits.TURN_BYTES
+        """Bytes of DATA that may still leave in this loop turn."""
         self._frames_sent = 0
         self._busy = False
         """The taker is about to look: output needs no announcement."""
@@ -103,7 +104,7 @@ class Output:
     def taken(self) -> None:
         """`out` was written: a new turn begins."""
         self.out.clear()
-        self._turn_left = limits.TURN_BYTES
+        self.turn_left = limits.TURN_BYTES
         self._feed_the_starved()
 
     def resume(self) -> None:
@@ -121,7 +122,7 @@ class Output:
 
     def room(self) -> int:
         """Bytes of DATA that all streams together may send now; not above zero: none."""
-        return 0 if self.paused else min(self.send_window, self._turn_left)
+        return 0 if self.paused else min(self.send_window, self.turn_left)
 
     def want(self, stream_id: int, stream: Stream) -> None:
         """The stream may have something to send."""
@@ -155,7 +156,7 @@ class Output:
     def sent_data(self, length: int) -> None:
         """A stream puts a frame of DATA into `out`."""
         self.send_window -= length
-        self._turn_left -= length
+        self.turn_left -= length
         self._frames_sent += 1
 
     def end(self, stream_id: int) -> None:

@@ -69,28 +69,40 @@ class Sender:
 
     def room(self) -> int:
         """Bytes of DATA that may leave now; not above zero: none."""
-        return min(self._connection.room(), self._connection.initial_window + self.delta)
+        connection = self._connection
+        if connection.paused:
+            return 0
+        own = connection.initial_window + self.delta
+        return min(own, connection.send_window, connection.turn_left)
 
-    def send(self, messages: Sequence[bytes]) -> None:
-        """Sends or queues messages; the headers go in front of the first."""
+    def send(self, messages: Sequence[bytes]) -> int:
+        """Sends or queues messages, the headers in front of the first; returns their bytes."""
+        size = sum(map(len, messages))
         if self.done or not messages:
-            return
+            return size
+        connection = self._connection
         if not self.started:
             self.started = True
-            self._connection.write_headers(self._stream_id, responses.OPENING, end_stream=False)
-        pieces = self._queue
-        total = 0
+            connection.write_headers(self._stream_id, responses.OPENING, end_stream=False)
         pack = responses.PREFIX.pack
+        total = size + _PREFIX_BYTES * len(messages)
+        if not self.queued and total <= MAX_FRAME and total <= self.room():
+            self.delta -= total
+            connection.sent_data(total)
+            out = connection.out
+            out.append(data_head(total, self._stream_id))
+            for message in messages:
+                out += pack(0, len(message)), message
+            return size
         for message in messages:
-            length = len(message)
-            pieces.append(pack(0, length))
-            if length:
-                pieces.append(message)
-            total += length + _PREFIX_BYTES
+            self._queue.append(pack(0, len(message)))
+            if message:
+                self._queue.append(message)
         self.queued += total
-        self._connection.queued_bytes += total
+        connection.queued_bytes += total
         if self.queued == total:
             self._write(min(self.room(), limits.TURN_BYTES))
+        return size
 
     def finish(self, trailers: bytes, refusal: bytes) -> None:
         """Ends the stream after all that was sent: with trailers, or with the block `refusal`

@@ -42,6 +42,7 @@ class BidiCall:
         "_sender",
         "_session",
         "_stream_id",
+        "_unread",
         "metadata",
         "open",
         "peer",
@@ -69,6 +70,7 @@ class BidiCall:
         self._ended = False
         self._error: EtcdError | None = None
         self._half_closed = False
+        self._unread = False
         self._over = False
         self._bucket: Bucket | None = None
         self._session: Session | None = None
@@ -116,6 +118,7 @@ class BidiCall:
         if end and not self._is_as_long_as_announced():
             self._connection.reset(self._stream_id, ErrorCode.PROTOCOL_ERROR)
             return
+        self._unread = True
         self._deliver()
 
     def ended(self) -> None:
@@ -142,6 +145,7 @@ class BidiCall:
             self._failed(error)
 
     def _all_read(self, session: Session) -> None:
+        self._unread = False
         if self.open:
             self._inbox.give_back()
         elif not self._half_closed:
@@ -164,22 +168,26 @@ class BidiCall:
             verdict = sender.drain()
             if sender.queued:
                 return verdict
-        self._deliver()
+        if self._unread:
+            self._deliver()
         budget = limits.DRAIN_BYTES
         while budget > 0:
             room = sender.room()
             if room <= 0 and not self._ended:
                 return sender.verdict()
-            messages = self._take(min(max(room, 1), api_limits.TAKE_BYTES))
+            messages = self._take(room if room > 0 else 1)
             if not messages:
                 if self._ended:
                     self._end()
                 return Verdict.IDLE
-            sender.send(messages)
+            size = sender.send(messages)
+            self._method.sent += len(messages)
+            self._context.table.sent_bytes += size
             if sender.queued:
                 return sender.verdict()
-            self._deliver()
-            budget -= sum(map(len, messages))
+            if self._unread:
+                self._deliver()
+            budget -= size
         return Verdict.MORE
 
     def _take(self, max_bytes: int) -> list[bytes]:
@@ -187,13 +195,10 @@ class BidiCall:
         if session is None:
             return []
         try:
-            messages = session.take(api_limits.TAKE_MESSAGES, max_bytes)
+            return session.take(api_limits.TAKE_MESSAGES, max_bytes)
         except Exception as error:
             self._failed(error)
             return []
-        self._method.sent += len(messages)
-        self._context.table.sent_bytes += sum(map(len, messages))
-        return messages
 
     # Ends
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -43,11 +44,17 @@ def transport(kind: str, table: MethodTable, max_request_bytes: int = MAX_REQUES
     return NativeTransport(table, grpcio, max_request_bytes=max_request_bytes)
 
 
+def has_uvloop() -> bool:
+    return importlib.util.find_spec("uvloop") is not None
+
+
 class LoopThread:
     """An event loop in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, uvloop: bool = False) -> None:
         self.loop = asyncio.new_event_loop()
+        if uvloop:
+            self.loop = importlib.import_module("uvloop").new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 

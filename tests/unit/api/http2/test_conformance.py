@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -208,14 +209,15 @@ def test_a_stream_id_must_not_go_back(raw: Raw) -> None:
 
 def test_continuation_padding_and_priority_are_understood(raw: Raw) -> None:
     block = raw.encoder.encode(request_headers())
+    flags = frames.PADDED | frames.PRIORITY_FLAG
     raw.send(
-        frame(frames.HEADERS, frames.PADDED | frames.PRIORITY_FLAG, 1, b"\x07" + bytes(5) + block[:9] + bytes(7)),
+        frame(frames.HEADERS, flags, 1, b"\x07" + bytes(5) + block[:9] + bytes(7)),
         frame(frames.CONTINUATION, 0, 1, block[9:11]),
         frame(frames.CONTINUATION, 0, 1, b""),
         frame(frames.CONTINUATION, frames.END_HEADERS, 1, block[11:]),
         frame(frames.DATA, frames.PADDED, 1, b"\x02" + message(b"abc") + bytes(2)),
         frame(frames.DATA, frames.PADDED | frames.END_STREAM, 1, b"\x00"),
-    )  # fmt: skip
+    )
     assert raw.response(1)[1] == message(b"abc")
 
 
@@ -575,7 +577,7 @@ def test_messages_taken_together_travel_in_one_frame(world: World, raw: Raw) -> 
 def test_a_session_that_fails(world: World, raw: Raw, sent: bytes, code: str) -> None:
     raw.begin(1, "Reflect")
     raw.data(1, message(b"before") + message(sent) + message(b"after"))
-    first, body, last = raw.response(1)
+    _, body, last = raw.response(1)
     assert body == message(b"before")
     assert last["grpc-status"] == code
     assert "secret" not in str(last)
@@ -633,12 +635,9 @@ def test_a_stream_goes_at_the_clients_pace(world: World, raw: Raw) -> None:
     assert world.methods.drawn <= 66, "65,535 bytes hold no more"
     raw.widen(0, 1 << 24)
     raw.widen(1, 1 << 24)
-    body = b""
-    while True:
-        kind, _, _, payload = raw.next()
-        if kind != frames.DATA:
-            break
-        body += payload
+    assert raw.next()[0] == frames.DATA
+    while raw.next()[0] == frames.DATA:
+        pass
     assert world.methods.stream_ends == 1
 
 
@@ -657,7 +656,6 @@ def test_a_stream_whose_client_leaves_ends(world: World, raw: Raw) -> None:
     assert raw.next()[0] == frames.HEADERS
     raw.send(frames.rst_stream(1, ErrorCode.CANCEL))
     world.wait(lambda: world.methods.stream_ends == 1)
-    assert raw.is_alive() or True
 
 
 # Header tables
@@ -676,13 +674,9 @@ def test_a_client_without_a_header_table_is_told_that_ours_is_empty(world: World
 
 
 def test_an_oversized_header_list_is_refused(raw: Raw) -> None:
-    raw.send(
-        frames.headers(
-            1,
-            raw.encoder.encode(request_headers("Echo", ("big", "x" * 15_000), ("a", "y" * 2000)), huffman=False),
-            end_stream=False,
-        )
-    )  # fmt: skip
+    fields = request_headers("Echo", ("big", "x" * 15_000), ("a", "y" * 2000))
+    block = raw.encoder.encode(fields, huffman=False)
+    raw.send(frames.headers(1, block, end_stream=False))
     assert raw.status(1)[0] == "8"
     assert raw.reset(1) == ErrorCode.NO_ERROR
     raw.call(3, b"still in step")
@@ -771,13 +765,14 @@ def test_a_client_that_reads_nothing_is_not_read(world: World) -> None:
         block = raw.encoder.encode(request_headers("Large"))
         raw.socket.settimeout(0.3)
         sent = 0
-        with pytest.raises(TimeoutError):
+        with contextlib.suppress(TimeoutError):
             for stream_id in range(3, 200_001, 2):
                 raw.send(
                     frame(frames.HEADERS, 4, stream_id, block),
                     frame(frames.DATA, 1, stream_id, message(b"16000")),
                 )
                 sent += 1
+        assert sent < 99_000, "the socket never filled"
         with world.connect() as other:
             other.call(1, b"others go on")
             assert other.response(1)[1] == message(b"others go on")
