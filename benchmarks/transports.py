@@ -209,7 +209,9 @@ def servers(transports: list[str], directory: Path) -> Iterator[dict[str, Server
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("what", nargs="*", choices=[*MEASUREMENTS, []], help="default: all")
     parser.add_argument("--transport", action="append", choices=["http2", "native", "grpcio"])
     parser.add_argument("--rounds", type=int, default=2)
@@ -229,7 +231,8 @@ def main() -> None:
             for name in transports:
                 rate = statistics.median(rates[name])
                 print(
-                    f"{what:10} {name:7} {rate:9.0f}/s  {statistics.median(costs[name]):6.1f} µs CPU"
+                    f"{what:10} {name:7} {rate:9.0f}/s"
+                    f"  {statistics.median(costs[name]):6.1f} µs CPU"
                     f"  {transports[0]} is {first / rate:.2f} times as fast"
                     f"  (rounds: {', '.join(f'{each:.0f}' for each in rates[name])})"
                 )
