@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 DATA ?= ./data
 
-.PHONY: help run test verify fix golden protos bench setup setup-dev clean
+.PHONY: help run test verify fix golden protos bench test-long setup setup-dev clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,8 +16,11 @@ setup-dev: ## Makes .venv ready for developing
 run: setup ## Sets everything up and starts a three-node cluster on loopback (data under ./data)
 	@.venv/bin/kvstore local --nodes 3 --data $(DATA)
 
-test: setup-dev ## Sets everything up and runs all tests
-	$(PY) -m pytest
+test: setup-dev ## Sets everything up and runs the tests (all but the long campaigns)
+	$(PY) -m pytest -m "not slow"
+
+test-long: setup-dev ## The long campaigns: many seeds, check perf, every transport (tens of minutes)
+	$(PY) -m pytest -m slow --timeout 1800
 
 verify: setup-dev ## Format, lint, types, generated code, import layers, fast tests; writes nothing
 	$(PY) -m ruff format --check raft kvstore tests protos
