@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 MakeProtocol = Callable[[], asyncio.Protocol]
 _HTTP1_START = re.compile(rb"[A-Z]{1,16}(?: [^\r\n]*)?")
+_HTTP1_ANSWER = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\n"
+    b"Content-Type: text/plain\r\n\r\nThis port serves gRPC, by HTTP/2 alone.\n"
+)
 _STEP_S = 0.02
 """How often a stopping server looks whether calls have ended."""
 
@@ -190,8 +194,12 @@ class Peer(asyncio.Protocol):
         if start.startswith(preface[: len(start)]):
             if len(start) < len(preface):
                 return None
-        elif self._shared.http1 is not None and _HTTP1_START.match(start):
-            self._hand_over(transport, self._shared.http1)
+        elif _HTTP1_START.match(start):
+            if self._shared.http1 is not None:
+                self._hand_over(transport, self._shared.http1)
+            else:
+                transport.write(_HTTP1_ANSWER)
+                self._close()
             return None
         shared = self._shared
         self._connection = Connection(

@@ -20,7 +20,7 @@ __all__ = ("Http2Transport",)
 class Http2Transport:
     """An HTTP/2 server over one table. `listen` once per address, then `start`, then `stop`.
 
-    `http1` makes the protocol that serves HTTP/1 connections; without it they are closed.
+    `http1` makes the protocol that serves HTTP/1 connections; without it they are refused.
     """
 
     def __init__(

@@ -103,7 +103,7 @@ def test_a_preface_and_a_call_in_one_packet(world: World) -> None:
 
 @pytest.mark.parametrize(
     "start",
-    [b"\x16\x03\x01\x02\x00", b"\0" * 24, b"GET / HTTP/1.1\r\n\r\n", frames.PREFACE[:-1] + b"x"],
+    [b"\x16\x03\x01\x02\x00", b"\0" * 24, b"get /", b"\r\n" + frames.PREFACE],
 )
 def test_another_protocol_is_refused(world: World, start: bytes) -> None:
     with world.connect(None) as raw:

@@ -108,10 +108,10 @@ def test_http1_and_grpc_share_a_port(uvloop: bool) -> None:
             assert raw.response(1)[1] == message(b"both")
 
 
-def test_without_an_http_handler_http1_is_closed() -> None:
+def test_without_an_http_handler_http1_is_refused() -> None:
     with running() as server:
         answer = exchange(server.target, b"GET / HTTP/1.1\r\n\r\n")
-        assert b"not the preface of HTTP/2" in answer
+        assert answer.startswith(b"HTTP/1.1 505 ")
 
 
 # Sockets
