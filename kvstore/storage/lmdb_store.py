@@ -20,6 +20,7 @@ from typing import Final, NoReturn, cast
 import lmdb
 
 from kvstore.storage.errors import CopyStopped, StorageError, StoreCorrupt, StoreFailed, StoreFull
+from kvstore.storage.fault_points import store_point
 from kvstore.storage.limits import (
     COPY_CHUNK_BYTES,
     COPY_PAUSE_S,
@@ -75,6 +76,7 @@ class LmdbStore:
         self._long_thread: ThreadPoolExecutor | None = None
         if map_bytes is None:
             map_bytes = max(MAP_QUOTA_FACTOR * quota_bytes, MAP_BYTES_MIN)
+        store_point("store.before_open", path)
         try:
             self._env = lmdb.open(
                 str(path),
@@ -94,6 +96,7 @@ class LmdbStore:
         except lmdb.Error as error:
             self._fail("opening", error)
         self._page_bytes: int = self._env.stat()["psize"]
+        store_point("store.after_open", path)
 
     def _open_table(self, spec: TableSpec, read_only: bool) -> LmdbTable:
         tail = None
@@ -158,12 +161,15 @@ class LmdbStore:
         return pages * self._page_bytes
 
     def sync(self) -> None:
+        store_point("store.before_final_sync", self._path)
         try:
             self._env.sync(True)
         except lmdb.Error as error:
             self._fail("syncing", error)
+        store_point("store.after_final_sync", self._path)
 
     def copy_to(self, path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
+        store_point("store.before_copy", path)
         txn = self.read()
         try:
             with open(path, "xb", buffering=0, opener=_private) as file:  # noqa: SIM117
@@ -171,6 +177,7 @@ class LmdbStore:
                     undo.callback(path.unlink, missing_ok=True)
                     self.copy_into(txn, lambda piece: _write_all(file.fileno(), piece), stop=stop)
                     os.fdatasync(file.fileno())
+                    store_point("store.after_copy", path)
                     undo.pop_all()
         except CopyStopped:
             raise CopyStopped(path) from None
@@ -232,6 +239,7 @@ class LmdbStore:
                 if stop():
                     stopped = True
                     break
+                store_point("store.copy_piece", self._path)
                 write(piece)
                 time.sleep(COPY_PAUSE_S)
         finally:

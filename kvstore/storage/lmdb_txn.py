@@ -14,6 +14,7 @@ import google_crc32c
 import lmdb
 
 from kvstore.storage.errors import StorageError, StoreCorrupt
+from kvstore.storage.fault_points import store_point
 from kvstore.storage.limits import KEY_BYTES_MAX
 from kvstore.storage.long_keys import LongKeys, pointer_of
 from kvstore.storage.sealed import CRC_BYTES, RESIDUE, seal
@@ -255,10 +256,16 @@ class LmdbWriteTxn(LmdbReadTxn):
 
     def commit(self) -> None:
         try:
-            self.raw.commit()
+            self._commit_raw()
         except lmdb.Error as error:
             self._abort_and_fail("committing", error)
         self._end()
+
+    def _commit_raw(self) -> None:
+        path = next(iter(self._tables.values())).path
+        store_point("store.before_commit", path)
+        self.raw.commit()
+        store_point("store.after_commit", path)
 
     def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
         raise AssertionError("only a long transaction can be committed in the background")
@@ -300,13 +307,13 @@ class LmdbLongTxn(LmdbWriteTxn):
 
     def commit(self) -> None:
         try:
-            self._thread.submit(self.raw.commit).result()
+            self._thread.submit(self._commit_raw).result()
         except lmdb.Error as error:
             self._abort_and_fail("committing", error)
         self._end()
 
     def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
-        self._commit = self._thread.submit(self.raw.commit)
+        self._commit = self._thread.submit(self._commit_raw)
         self._commit.add_done_callback(lambda future: report(self._meaning(future.exception())))
 
     def _meaning(self, error: BaseException | None) -> BaseException | None:
