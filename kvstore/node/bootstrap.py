@@ -19,6 +19,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from kvstore import faults
 from kvstore.machine import Machine
 from kvstore.machine.membership import Member
 from kvstore.node.config import NodeConfig
@@ -149,8 +150,10 @@ async def _found(
         files.begin()
         machine = Machine(files.open_store(), files.machine_config)
         machine.bootstrap(members.values(), index=GENESIS[0], term=GENESIS[1])
+        faults.point("bootstrap.store_made")
         # The log, which is what makes the directory count, comes last.
         files.write_snapshot(cluster_id)
+        faults.point("bootstrap.snapshot_made")
         wal = files.create_log(WalIdentity(cluster_id, member_id), GENESIS, hard_state)
         start = Start(hard_state, machine.conf_state(), GENESIS, [])
         seeds = tuple(members.values())
@@ -211,6 +214,7 @@ async def _join(
     def create() -> Opened:
         files.begin()
         machine = Machine(files.open_store(), files.machine_config)
+        faults.point("bootstrap.store_made")
         identity = WalIdentity(cluster.cluster_id, member.id)
         wal = files.create_log(identity, (0, 0), hard_state)
         start = Start(hard_state, ConfState(()), (0, 0), [])

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kvstore import faults
 from kvstore.machine import Machine, MachineConfig
 from kvstore.machine.membership import conf_state
 from kvstore.machine.meta import load_state
@@ -139,12 +140,14 @@ class MemberFiles:
         else:
             self._disk.create(layout.beginning).close()
             self._disk.sync_dir(layout.member)
+        faults.point("bootstrap.marked")
 
     def _begun(self) -> None:
         """There is a log. Before a promise goes into it, nothing may call it a beginning."""
         if self._disk.exists(self._layout.beginning):
             self._disk.unlink(self._layout.beginning)
             self._disk.sync_dir(self._layout.member)
+            faults.point("bootstrap.done")
 
     def create_log(
         self, identity: WalIdentity, base: tuple[int, int], hard_state: HardState
@@ -158,6 +161,7 @@ class MemberFiles:
             hard_state=hard_state,
             segment_bytes=self._config.wal_segment_bytes,
         )
+        faults.point("bootstrap.log_created")
         self._begun()
         return wal
 
@@ -249,10 +253,15 @@ class MemberFiles:
     def take_next_store(self) -> Store:
         """Puts the prepared file in the place of the store."""
         self.close_store()
+        faults.point("swap.before_rename")
         self._disk.unlink(self._lock_of(self._layout.store))
         self._disk.rename(self._next_store, self._layout.store)
+        faults.point("swap.after_rename")
         self._disk.sync_dir(self._layout.db)
-        return self.open_store()
+        faults.point("swap.after_dir_sync")
+        store = self.open_store()
+        faults.point("swap.reopened")
+        return store
 
     # ---- snapshots -------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from kvstore import faults
 from kvstore.machine import Machine
 from kvstore.machine.membership import Member
 from kvstore.node.config import NodeConfig
@@ -63,6 +64,7 @@ def recover(files: MemberFiles, config: NodeConfig) -> tuple[Wal, Start, Machine
             # the machine is restarted before it.
             files.close_store_clean()
         raise
+    faults.point("recovery.log_opened")
     if recovered.torn is not None:
         _LOG.warning("the last write of the log was interrupted and cut off: %s", recovered.torn)
     if recovered.refilled_bytes:
@@ -73,6 +75,7 @@ def recover(files: MemberFiles, config: NodeConfig) -> tuple[Wal, Start, Machine
         )
     if machine is None or not _fits(machine.applied_index, machine.applied_term, recovered):
         machine = _rebuild(files, snapshots, recovered)
+        faults.point("recovery.rebuilt")
     if config.force_new_cluster:
         start = _alone(wal, recovered, machine)
     else:
@@ -86,10 +89,12 @@ def _trusted_machine(files: MemberFiles) -> Machine | None:
         _LOG.warning("the store was not closed in order before the machine went down")
         return None
     try:
-        return Machine(files.open_store(), files.machine_config)
+        machine = Machine(files.open_store(), files.machine_config)
     except StorageError as error:
         _LOG.error("the store cannot be used: %s", error)
         return None
+    faults.point("recovery.store_opened")
+    return machine
 
 
 def _last_index(recovered: Recovered) -> int:
