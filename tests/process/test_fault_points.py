@@ -1,0 +1,222 @@
+"""Members that die at armed fault points: what was acknowledged is there, and nothing else.
+
+Most rounds are lived by members without front doors, in processes forked for them (`fault_child`):
+they cost a tenth of a second. Each takes a directory of a certain past, lives in it until the armed
+point ends it, and is compared: the offline check is clean before and after, every acknowledged
+write is there, nothing that nobody wrote, the revision has not gone back, and log and snapshots
+alone lead to the same hashes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kvstore import faults
+from tests.process.fault_rounds import Forker, History, Referee, forker
+from tests.support.power import another_boot, log_end, newest_segment, scramble_store, tear_log
+from tests.support.servers import free_ports
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
+
+BETWEEN_MEMBERS = (
+    "install.",
+    "peer.",
+    "transfer.",
+    "wal.before_reset",
+    "wal.reset",
+    "wal.after_reset",
+)
+
+
+@pytest.fixture(scope="module")
+def jobs() -> Iterator[Forker]:
+    with forker() as made:
+        yield made
+
+
+@dataclass
+class Past:
+    """A directory to begin rounds with, what was said in it, and what a life in it passes."""
+
+    directory: Path
+    history: History
+    passages: dict[str, int]
+
+    def copy(self, target: Path) -> History:
+        shutil.copytree(self.directory, target)
+        return self.history.copy()
+
+
+def nothing(_: Path) -> None:
+    """A member that never was: it begins."""
+
+
+def lived(_: Path) -> None:
+    """Stopped in order."""
+
+
+def lost_power(data_dir: Path) -> None:
+    """The store cannot be believed: it is built anew."""
+    another_boot(data_dir)
+    scramble_store(data_dir)
+
+
+def torn(data_dir: Path) -> None:
+    """Half of the last write reached the disk."""
+    tear_log(data_dir)
+
+
+def cut_short(data_dir: Path) -> None:
+    """The zeros at the end of the last segment are missing."""
+    os.truncate(newest_segment(data_dir), log_end(data_dir))
+
+
+PASTS: dict[Callable[[Path], None], str | None] = {
+    nothing: None,
+    lived: "",
+    lost_power: "apply.answered=exit:20",
+    torn: "wal.before_sync=exit:22",
+    cut_short: "apply.after=exit:5",
+}
+"""What is done to the files, and where the life before ended (None: there was none)."""
+
+
+def make_past(jobs: Forker, where: Path, damage: Callable[[Path], None]) -> Past:
+    directory = where / damage.__name__
+    directory.mkdir()
+    history = History()
+    ending = PASTS[damage]
+    if ending is not None:
+        before = jobs.run("live", directory, faults=ending, seed=1000)
+        assert before.code == (faults.EXIT_CODE if ending else 0), before.said[-2:]
+        history.add(before.said)
+        damage(directory / "a")
+    trial = where / "trial"
+    shutil.copytree(directory, trial)
+    passed = jobs.run("live", trial, seed=2000)
+    assert passed.code == 0, passed.said[-2:]
+    shutil.rmtree(trial)
+    return Past(directory, history, passed.word("passed"))
+
+
+def rounds(past: Past, per_point: int, chance: random.Random) -> Iterator[tuple[str, int]]:
+    """Points and passages: the first, and others by chance."""
+    for name, count in past.passages.items():
+        others = range(2, max(2, count))  # The last one may not come again: batches vary.
+        chosen = chance.sample(others, min(per_point - 1, len(others)))
+        yield from ((name, passage) for passage in (1, *chosen))
+
+
+def kill_and_compare(jobs: Forker, past: Past, where: Path, armed: str, seed: int) -> bool:
+    """One round; False if the point was not passed so often."""
+    directory = where / "round"
+    history = past.copy(directory)
+    died = jobs.run("live", directory, faults=armed, seed=seed)
+    assert died.killed or died.code == 0, (armed, died.said[-2:])
+    history.add(died.said)
+    Referee(jobs).settle(directory, history, seed)
+    shutil.rmtree(directory)
+    return died.killed
+
+
+def campaign(
+    jobs: Forker, where: Path, per_point: dict[Callable[[Path], None], int]
+) -> Counter[str]:
+    """Kills at every point that lives after each of the pasts pass; counts them by point."""
+    kills: Counter[str] = Counter()
+    seeds = itertools.count(1)
+    chance = random.Random(7)
+    for damage, each in per_point.items():
+        past = make_past(jobs, where, damage)
+        for name, passage in rounds(past, each, chance):
+            armed = f"{name}=exit:{passage}"
+            try:
+                kills[name] += kill_and_compare(jobs, past, where, armed, next(seeds))
+            except AssertionError as error:
+                raise AssertionError(f"{armed} after {damage.__name__}: {error}") from error
+    return kills
+
+
+def lonely_points() -> set[str]:
+    return {name for name in faults.POINTS if not name.startswith(BETWEEN_MEMBERS)}
+
+
+def test_kills_at_all_points_of_a_lonely_member(jobs: Forker, tmp_path: Path) -> None:
+    began = time.monotonic()
+    kills = campaign(jobs, tmp_path, {nothing: 1, lived: 3, lost_power: 1, torn: 1, cut_short: 1})
+    print(f"\n{kills.total()} kills at {len(+kills)} points, {time.monotonic() - began:.1f} s")
+    assert {name for name, count in kills.items() if count} == lonely_points()
+    assert kills.total() >= 200
+
+
+@dataclass
+class Joining:
+    """The beginning of a round with two members: nothing but the ports they will have."""
+
+    jobs: Forker
+    where: Path
+
+    def begin(self) -> Path:
+        self.where.mkdir()
+        one, two = free_ports(2)
+        (self.where / "ports").write_text(json.dumps({"a": one, "b": two}))
+        return self.where
+
+    def passages(self) -> dict[str, int]:
+        outcome = self.jobs.run("join", self.begin(), seed=1)
+        assert outcome.code == 0, outcome.said[-2:]
+        shutil.rmtree(self.where)
+        counts: dict[str, int] = outcome.word("passed")
+        return counts
+
+    def round(self, armed: str, seed: int) -> bool:
+        directory = self.begin()
+        died = self.jobs.run("join", directory, faults=armed, seed=seed)
+        assert died.killed or died.code == 0, (armed, died.said[-2:])
+        history = History()
+        history.add(died.said)
+        Referee(self.jobs).settle(directory, history, seed, "settle both")
+        shutil.rmtree(directory)
+        return died.killed
+
+
+def kills_while_joining(jobs: Forker, where: Path, wanted: Callable[[str], bool]) -> set[str]:
+    """Both members die at once; the state of the second was on its way as a snapshot."""
+    joining = Joining(jobs, where)
+    killed = set()
+    for seed, (name, count) in enumerate(joining.passages().items(), start=50):
+        if not wanted(name):
+            continue
+        for passage in {1, max(1, count * 2 // 3)}:
+            armed = f"{name}=exit:{passage}"
+            try:
+                if joining.round(armed, seed):
+                    killed.add(name)
+            except AssertionError as error:
+                raise AssertionError(f"{armed}: {error}") from error
+    return killed
+
+
+def test_kills_between_members(jobs: Forker, tmp_path: Path) -> None:
+    def only_there(name: str) -> bool:
+        return name.startswith(BETWEEN_MEMBERS)
+
+    killed = kills_while_joining(jobs, tmp_path / "join", only_there)
+    assert killed == {name for name in faults.POINTS if only_there(name)}
+
+
+@pytest.mark.slow
+def test_kills_at_all_points_while_a_member_joins(jobs: Forker, tmp_path: Path) -> None:
+    killed = kills_while_joining(jobs, tmp_path / "join", lambda name: True)
+    assert len(killed) > 50
