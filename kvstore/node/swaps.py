@@ -80,12 +80,14 @@ class StoreSwaps:
             running.core.pause()
             await self._quiesce()
             machine = running.core.machine
+            store = files.store
             try:
                 with running.node.metrics.backend_defrag_seconds.time():
                     await running.copies.run(files.copy_store)
                     machine = await self._replace(files.take_next_store)
             except StorageError as error:
-                if not files.store_open:
+                if not files.store_open or files.store is not store:
+                    # Past the exchange there is no way back: the machine's store is closed.
                     running.loop.broken(error)
                 raise EtcdError(Code.UNAVAILABLE, f"etcdserver: {error}") from error
             finally:
