@@ -11,7 +11,7 @@ from kvstore.storage.errors import DiskFailed, StoreFailed, StoreFull
 __all__ = ("disk_point", "store_point")
 
 
-def disk_point(name: str, path: Path) -> None:
+def disk_point(name: str, path: Path | str) -> None:
     """A point of the log or of a snapshot; raises DiskFailed."""
     try:
         faults.point(name)

@@ -16,7 +16,7 @@ from typing import Final
 import msgpack
 
 from kvstore.storage.errors import CopyStopped, StorageError, StoreCorrupt, StoreFailed, StoreFull
-from kvstore.storage.fault_points import store_point
+from kvstore.storage.fault_points import disk_point, store_point
 from kvstore.storage.limits import KEY_BYTES_MAX
 from kvstore.storage.store import EngineInfo, ReadTxn, TableSpec
 
@@ -170,7 +170,7 @@ class MemoryWriteTxn(MemoryReadTxn):
         store_point("store.before_commit", "<memory>")
         self._open = False
         self._store.commit(self._tables)
-        store_point("store.after_commit", "<memory>")
+        disk_point("store.after_commit", "<memory>")
 
     def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
         try:

@@ -28,7 +28,7 @@ from typing import Any
 
 from kvstore import faults
 from kvstore.errors import EtcdError
-from kvstore.machine import CommandKind, Machine, View
+from kvstore.machine import CommandKind, Machine
 from kvstore.node.config import NodeConfig
 from kvstore.node.files import MemberFiles
 from kvstore.node.host import OsHost
@@ -36,6 +36,7 @@ from kvstore.node.node import Node
 from kvstore.node.peers import TcpNetwork
 from kvstore.node.recovery import recover
 from kvstore.pb import rpc_pb2
+from kvstore.storage.errors import StorageError
 from tests.unit.node.nodes import get, until
 from tests.unit.serving.lonely import NoNetwork
 
@@ -151,9 +152,16 @@ async def compact(node: Node, revision: int) -> None:
 async def live(directory: Path, seed: int) -> None:
     """A member's life in small: writing, snapshots, compaction, defragmentation, an orderly end."""
     node = lonely(directory)
-    await node.start()
+    try:
+        await node.start()
+    except StorageError as error:
+        tell("did not start", type(error).__name__, str(error))
+        return
     await unless_it_ends(node, lead_a_life(node, seed))
-    await node.stop()
+    try:
+        await node.stop()
+    except StorageError as error:
+        tell("did not stop in order", type(error).__name__, str(error))
 
 
 async def lead_a_life(node: Node, seed: int) -> None:
@@ -161,11 +169,18 @@ async def lead_a_life(node: Node, seed: int) -> None:
     traffic = Traffic(node, seed)
     for _ in range(3):
         await traffic.burst(30)
-        await node.running.snapshots.make()
+        await attempt(node.running.snapshots.make())
         await traffic.burst(12)
-        await compact(node, node.revision - 10)
-        await node.defragment()
+        await attempt(compact(node, node.revision - 10))
+        await attempt(node.defragment())
     await traffic.burst(6)
+
+
+async def attempt(work: Awaitable[Any]) -> None:
+    try:
+        await work
+    except (StorageError, EtcdError) as error:
+        tell("refused", type(error).__name__, str(error))
 
 
 async def join(directory: Path, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""One round: a member dies at a fault point, starts again, and is compared with what it had said."""
+"""One round: a member dies at a fault point, starts again, is compared with what it had said."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ alone lead to the same hashes.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -56,6 +57,9 @@ class Past:
     def copy(self, target: Path) -> History:
         shutil.copytree(self.directory, target)
         return self.history.copy()
+
+
+Pasts = Callable[[Callable[[Path], None]], Past]
 
 
 def nothing(_: Path) -> None:
@@ -220,3 +224,87 @@ def test_kills_between_members(jobs: Forker, tmp_path: Path) -> None:
 def test_kills_at_all_points_while_a_member_joins(jobs: Forker, tmp_path: Path) -> None:
     killed = kills_while_joining(jobs, tmp_path / "join", lambda name: True)
     assert len(killed) > 50
+
+
+# ---- a failing disk -------------------------------------------------------------------------
+
+
+def what_became(jobs: Forker, past: Past, where: Path, armed: str) -> tuple[str, str, int]:
+    """How a life ended in which something failed: (word, sentence, how often the point was passed).
+
+    Whatever it was, the next life, on a sound disk, finds all that was acknowledged.
+    """
+    directory = where / "round"
+    history = past.copy(directory)
+    outcome = jobs.run("live", directory, faults=armed, seed=77)
+    assert outcome.code == 0, (armed, outcome.said[-2:])
+    words = [each for each in outcome.said if each[0] in (ENDED, REFUSED, UNSTARTED, UNSTOPPED)]
+    # An operator's request may have been refused on the way to the end.
+    words.sort(key=lambda each: each[0] != ENDED)
+    end = next((at for at, each in enumerate(outcome.said) if each[0] == ENDED), None)
+    if end is not None:
+        late = [each for each in outcome.said[end:] if each[0] == "ack"]
+        assert not late, "acknowledged after the end"
+    history.add(outcome.said)
+    Referee(jobs).settle(directory, history, 78)
+    shutil.rmtree(directory)
+    name = armed.partition("=")[0]
+    return words[0][0], str(words[0][-1]), outcome.word("passed")[name]
+
+
+ENDED, REFUSED = "ended by itself", "refused"
+UNSTARTED, UNSTOPPED = "did not start", "did not stop in order"
+EXPECTED: dict[str, tuple[Callable[[Path], None], str]] = {
+    **dict.fromkeys(("wal.before_write", "wal.after_write", "wal.before_sync"), (lived, ENDED)),
+    **dict.fromkeys(
+        ("wal.after_sync", "wal.before_segment", "wal.segment_written"), (lived, ENDED)
+    ),
+    **dict.fromkeys(("wal.segment_named", "wal.after_segment"), (lived, ENDED)),
+    **dict.fromkeys(("wal.before_release", "wal.segment_removed"), (lived, ENDED)),
+    **dict.fromkeys(("store.before_commit", "store.after_commit"), (lived, ENDED)),
+    **dict.fromkeys(("swap.before_rename", "swap.after_rename"), (lived, ENDED)),
+    **dict.fromkeys(("swap.after_dir_sync", "swap.reopened"), (lived, ENDED)),
+    **dict.fromkeys(("snapshot.begun", "snapshot.before_sync"), (lived, REFUSED)),
+    **dict.fromkeys(("snapshot.after_sync", "snapshot.after_rename"), (lived, REFUSED)),
+    **dict.fromkeys(
+        ("store.before_copy", "store.copy_piece", "store.after_copy"), (lived, REFUSED)
+    ),
+    **dict.fromkeys(("wal.closed", "store.before_final_sync"), (lived, UNSTOPPED)),
+    **dict.fromkeys(("store.before_mark", "recovery.log_opened"), (lived, UNSTARTED)),
+    **dict.fromkeys(("rebuild.before", "rebuild.piece", "rebuild.after"), (lost_power, UNSTARTED)),
+    **dict.fromkeys(("store.set_aside", "recovery.rebuilt"), (lost_power, UNSTARTED)),
+    "wal.tail_erased": (torn, UNSTARTED),
+    "wal.refilled": (cut_short, UNSTARTED),
+    **dict.fromkeys(("bootstrap.marked", "bootstrap.store_made"), (nothing, UNSTARTED)),
+    **dict.fromkeys(("bootstrap.log_created", "snapshot.read_back"), (nothing, UNSTARTED)),
+}
+"""What a member must do when an operation there fails."""
+
+
+@pytest.fixture(scope="module")
+def pasts(jobs: Forker, tmp_path_factory: pytest.TempPathFactory) -> Pasts:
+    where = tmp_path_factory.mktemp("pasts")
+    made: dict[Callable[[Path], None], Past] = {}
+
+    def past(damage: Callable[[Path], None]) -> Past:
+        if damage not in made:
+            made[damage] = make_past(jobs, where, damage)
+        return made[damage]
+
+    return past
+
+
+@pytest.mark.parametrize("action", ["eio", "enospc"])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_operation_that_fails(
+    jobs: Forker, pasts: Pasts, tmp_path: Path, name: str, action: str
+) -> None:
+    """It fails once, so that whoever tried again would succeed, and believe it."""
+    damage, expected = EXPECTED[name]
+    word, sentence, passed = what_became(jobs, pasts(damage), tmp_path, f"{name}={action}:1")
+    assert word == expected, sentence
+    assert os.strerror(errno.EIO if action == "eio" else errno.ENOSPC) in sentence
+    assert "start the process again" in sentence or "Free disk space" in sentence
+    assert "Replace this member" not in sentence
+    if word != REFUSED:
+        assert passed == 1, "it was tried again"
