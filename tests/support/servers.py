@@ -52,6 +52,8 @@ class Server:
     cluster: str
     state: str = "new"
     extra: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the environment, beside ours; read at each start."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -92,7 +94,7 @@ class Server:
             f"--initial-cluster-state={self.state}",
             f"--listen-metrics-urls=http://127.0.0.1:{self.http_port}",
         ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.variables}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.argv, *flags, *self.extra],
