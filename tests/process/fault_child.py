@@ -9,7 +9,7 @@ in JSON lists what it does, and dies where it is told to. The last line of each 
     {"job": "live",    "directory": D, "faults": "wal.after_write=exit:3", "seed": 1}
     {"job": "join",    …}             two members over TCP, the second gets its state as a snapshot
     {"job": "settle",  …}             starts what is there, reads all of it, and stops in order
-    {"job": "replay",  "directory": D}   what log and snapshots alone lead to
+    {"job": "replay",  "directory": D, "seed": 123}   log and snapshots alone, up to entry 123
 """
 
 from __future__ import annotations
@@ -226,10 +226,8 @@ async def settle_both(directory: Path, seed: int) -> None:
         await nodes[1].start()
     await until(lambda: first.leader_id)
     await report(first, "settled", seed)
-    applied = first.machine.applied_index
-    for node in nodes[1:]:
-        await until(lambda node=node: node.machine.applied_index >= applied)
-        tell("other", await hashes(node))
+    if len(nodes) == 2:
+        tell("both", await until(lambda: hashes_at_one_index(*nodes)))
     await asyncio.gather(*(node.stop() for node in nodes))
 
 
@@ -247,18 +245,28 @@ async def report(node: Node, word: str, seed: int) -> None:
 
 
 async def hashes(node: Node) -> list[int]:
-    answer = await node.hash_kv(0)
-    return [answer.hash, answer.compact_revision, await node.hash(), node.revision]
+    """Of the history and of the whole state, and the index of the entry that they are behind."""
+    while True:
+        index = node.machine.applied_index
+        answer = await node.hash_kv(0)
+        taken = [answer.hash, answer.compact_revision, await node.hash(), node.revision, index]
+        if node.machine.applied_index == index:
+            return taken
 
 
-def replay(directory: Path) -> None:
-    """Log and snapshots alone: recovered, and everything committed applied."""
+async def hashes_at_one_index(one: Node, other: Node) -> list[list[int]] | None:
+    """None while one has applied more than the other: they still announce themselves."""
+    both = [await hashes(one), await hashes(other)]
+    return both if both[0][-1] == both[1][-1] else None
+
+
+def replay(directory: Path, index: int) -> None:
+    """Log and snapshots alone: recovered, and everything up to this entry applied."""
     own = config(directory.parent, directory.name, {directory.name: "http://a:2380"})
     files = MemberFiles.lock(own, OsHost())
     wal, start, machine = recover(files, own)
-    entries = [
-        e for e in start.entries if machine.applied_index < e.index <= start.hard_state.commit
-    ]
+    entries = [e for e in start.entries if machine.applied_index < e.index <= index]
+    assert start.hard_state.commit >= index
     while entries:
         batch = machine.begin(entries[:7], ())
         del entries[:7]
@@ -282,7 +290,7 @@ def machine_hashes(machine: Machine) -> list[int]:
     answer = finish(view.hash_kv(0))
     state = finish(view.hash())
     view.close()
-    return [answer.hash, answer.compact_revision, state, machine.revision]
+    return [answer.hash, answer.compact_revision, state, machine.revision, machine.applied_index]
 
 
 async def unless_it_ends(node: Node, work: Awaitable[None]) -> None:
@@ -316,7 +324,7 @@ def run(job: dict[str, Any]) -> None:
     directory = Path(job["directory"])
     logging.disable(logging.CRITICAL)
     if job["job"] == "replay":
-        replay(directory)
+        replay(directory, job["seed"])
         return
     if job.get("faults"):
         faults.arm(faults.parse(job["faults"]))
