@@ -69,7 +69,7 @@ class DiskSession:
     def create(self, path: Path, size_bytes: int = 0) -> File:
         failure = self.begin("create", path)
         if self.disk.names.exists(path):
-            raise FileExistsError(path)
+            raise FileExistsError(errno.EEXIST, "the file exists", str(path))
         if not failure and size_bytes > self.disk.free_bytes():
             failure = errno.ENOSPC
         if failure:

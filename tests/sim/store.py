@@ -72,6 +72,11 @@ class SimStore(MemoryStore):
         if not inode.unsynced and inode.image_synced is None:
             inode.image_synced = inode.image
 
+    @property
+    def disk(self) -> DiskSession:
+        """The disk that it is on."""
+        return self._session
+
     def read(self) -> MemoryReadTxn:
         self._check_sound()
         return super().read()
