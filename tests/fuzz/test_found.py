@@ -1,0 +1,88 @@
+"""What fuzzing has found stays found: one test for each line in tests/sim/FOUND.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import google_crc32c
+import msgpack
+import pytest
+
+from kvstore.storage.errors import SnapshotCorrupt, WalCorrupt
+from kvstore.storage.layout import StoreMark, StoreTrust
+from kvstore.storage.snapshot import verify
+from kvstore.storage.wal_format import HEADER_BYTES, HEADER_MAGIC, decode_header
+from tests.unit.storage.fake_disk import FakeDisk
+
+
+def file_of(data: bytes) -> tuple[FakeDisk, Path]:
+    disk, path = FakeDisk(), Path("/m/file")
+    disk.create(path).write_at(0, data)
+    return disk, path
+
+
+STATE = [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        "text",
+        [1],
+        [1, 7, 8, 1, 4096, 0, 1, 0, 5, True],
+        [1, 7, 8, 1, 4096, 0, 1, 0, ["term", 2, 0], True],
+        [1, 7, 8, 1, 2**60, 0, 1, 0, STATE, True],
+        [1, 7, 8, 1, 100, 0, 1, 0, STATE, True],
+        [1, 7, 8, 1, 4096, 0, -1, 0, STATE, True],
+        [1, 7, 8, 1, 4096, 0, 1, 0, STATE, 1],
+        [[[]], 7],
+    ],
+)
+def test_a_log_header_that_nobody_writes(fields: object) -> None:
+    body = msgpack.packb(fields)
+    start = HEADER_MAGIC + len(body).to_bytes(4, "big")
+    sector = start + google_crc32c.value(start + body).to_bytes(4, "big") + body
+    with pytest.raises(WalCorrupt):
+        decode_header(Path("it.wal"), sector.ljust(HEADER_BYTES, b"\0"))
+
+
+def snapshot(*payloads: tuple[int, bytes]) -> bytes:
+    content, chain = b"KVSNAP\r\n", 0
+    for kind, payload in payloads:
+        start = bytes((kind,)) + len(payload).to_bytes(4, "big")
+        chain = google_crc32c.extend(google_crc32c.extend(chain, start), payload)
+        content += start + chain.to_bytes(4, "big") + payload
+    return content
+
+
+HEADER = msgpack.packb([1, 7, 2, [[1], []], 9, ["lmdb", "0.9", 4096]])
+TRAILER = msgpack.packb([0, 0])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        snapshot((1, HEADER), (3, b"\x92\0")),
+        snapshot((1, HEADER), (3, b"")),
+        snapshot(
+            (1, msgpack.packb([1, "7", 2, [[1], []], 9, ["lmdb", "0.9", 4096]])), (3, TRAILER)
+        ),
+        snapshot(
+            (1, msgpack.packb([1, 7, 2, [["1"], []], 9, ["lmdb", "0.9", 4096]])), (3, TRAILER)
+        ),
+        snapshot((1, msgpack.packb([1, 7, 2, [[1], []], 9, [1, 2, 3]])), (3, TRAILER)),
+    ],
+)
+def test_a_snapshot_that_nobody_writes(content: bytes) -> None:
+    disk, path = file_of(content)
+    with pytest.raises(SnapshotCorrupt):
+        verify(disk, path)
+    disk, path = file_of(snapshot((1, HEADER), (3, TRAILER)))
+    assert verify(disk, path).index == 7
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc0", b"\x91\x01", b"\xa5clean\0", b"\x92\xa5clean"])
+def test_a_store_mark_that_nobody_writes(body: bytes) -> None:
+    disk, path = file_of(google_crc32c.value(body).to_bytes(4, "big") + body)
+    assert StoreMark(disk, path, "boot").read() is StoreTrust.UNMARKED
