@@ -8,10 +8,14 @@ import google_crc32c
 import msgpack
 import pytest
 
+from kvstore.machine import command
+from kvstore.machine.command import CommandError
 from kvstore.storage.errors import SnapshotCorrupt, WalCorrupt
 from kvstore.storage.layout import StoreMark, StoreTrust
 from kvstore.storage.snapshot import verify
 from kvstore.storage.wal_format import HEADER_BYTES, HEADER_MAGIC, decode_header
+from raft.errors import WireError
+from raft.messages import from_wire
 from tests.unit.storage.fake_disk import FakeDisk
 
 
@@ -86,3 +90,21 @@ def test_a_snapshot_that_nobody_writes(content: bytes) -> None:
 def test_a_store_mark_that_nobody_writes(body: bytes) -> None:
     disk, path = file_of(google_crc32c.value(body).to_bytes(4, "big") + body)
     assert StoreMark(disk, path, "boot").read() is StoreTrust.UNMARKED
+
+
+def test_a_message_of_lists_in_lists() -> None:
+    deep: object = []
+    for _ in range(2000):
+        deep = [deep]
+    for message in ([13, 2, 1, 4, 6, [deep]], [2, 2, 1, 4, deep], [deep], [14, deep, 1, 4]):
+        with pytest.raises(WireError, match="list"):
+            from_wire(message)
+
+
+@pytest.mark.parametrize("fields", [[1, 2], ["1", [2]], [1, ["2"]], [1, {}], [1, [[]]], {}, 7])
+def test_commands_with_fields_of_other_types(fields: object) -> None:
+    payload = msgpack.packb(fields)
+    with pytest.raises(CommandError):
+        command.read_expiry(payload)
+    with pytest.raises(CommandError):
+        command.read_member_attributes(msgpack.packb([1, "name", 5]))
