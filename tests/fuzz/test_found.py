@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import google_crc32c
 import msgpack
 import pytest
 
+from kvstore.errors import EtcdError
 from kvstore.machine import command
 from kvstore.machine.command import CommandError
+from kvstore.node.remote import (
+    RENEW,
+    UNREADABLE_ANSWER,
+    LeaderCalls,
+    answer_call,
+    integer_and_flag_of,
+    integers_of,
+    read_answer,
+)
 from kvstore.storage.errors import SnapshotCorrupt, WalCorrupt
 from kvstore.storage.layout import StoreMark, StoreTrust
 from kvstore.storage.snapshot import verify
@@ -108,3 +121,49 @@ def test_commands_with_fields_of_other_types(fields: object) -> None:
         command.read_expiry(payload)
     with pytest.raises(CommandError):
         command.read_member_attributes(msgpack.packb([1, "name", 5]))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\xc1",
+        b"\x81\x90\x01",
+        *map(msgpack.packb, ([], [True], [False, 0, "x"], [False, 99, "x"], 7)),
+    ],
+)
+def test_an_answer_that_no_member_gives(answer: bytes) -> None:
+    with pytest.raises(EtcdError) as raised:
+        read_answer(answer)
+    assert raised.value == UNREADABLE_ANSWER
+
+
+@pytest.mark.parametrize("question", [7, [1, "x"], {}, [1, 2], None, [[1], True]])
+def test_a_question_that_no_member_asks(question: object) -> None:
+    async def handler(asked: Any) -> Any:
+        integers_of(asked)
+        return integer_and_flag_of(asked)
+
+    with pytest.raises(EtcdError, match="unreadable question"):
+        read_answer(asyncio.run(answer_call(handler, msgpack.packb(question))))
+
+
+@pytest.mark.parametrize("ttls", [7, [], [1, 2], None])
+def test_renewals_are_answered_whatever_the_leader_says(ttls: object) -> None:
+    outcomes: list[Any] = []
+
+    async def renew() -> None:
+        async def answers(_question: bytes) -> bytes:
+            return bytes(msgpack.packb([True, ttls]))
+
+        own: Any = SimpleNamespace(member_id=1, answers={RENEW: answers})
+        transport: Any = None
+        calls = LeaderCalls(transport, own, lambda: 1, 1.0)
+        calls.renew(7, lambda ttl, error: outcomes.append(error))
+        calls.flush()
+        async with asyncio.timeout(2):
+            while not outcomes:  # noqa: ASYNC110 - what it waits for has no event
+                await asyncio.sleep(0)
+
+    asyncio.run(renew())
+    assert outcomes == [UNREADABLE_ANSWER]
