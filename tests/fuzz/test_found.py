@@ -23,9 +23,13 @@ from kvstore.node.remote import (
     integers_of,
     read_answer,
 )
+from kvstore.storage.check import check_data_dir
+from kvstore.storage.disk import OsDisk
 from kvstore.storage.errors import SnapshotCorrupt, WalCorrupt
-from kvstore.storage.layout import StoreMark, StoreTrust
+from kvstore.storage.layout import Layout, StoreMark, StoreTrust, boot_id
+from kvstore.storage.lmdb_store import LmdbStore
 from kvstore.storage.snapshot import verify
+from kvstore.storage.store import TableSpec
 from kvstore.storage.wal_format import HEADER_BYTES, HEADER_MAGIC, decode_header
 from raft.errors import WireError
 from raft.messages import from_wire
@@ -167,3 +171,26 @@ def test_renewals_are_answered_whatever_the_leader_says(ttls: object) -> None:
 
     asyncio.run(renew())
     assert outcomes == [UNREADABLE_ANSWER]
+
+
+def test_check_of_a_store_that_was_cut_short(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.create(OsDisk(sync=False))
+    store = LmdbStore(layout.store, [TableSpec("keys")], map_bytes=1 << 24)
+    txn = store.write()
+    for number in range(2000):
+        txn.put("keys", b"%06d" % number, bytes(100))
+    txn.commit()
+    store.close()
+    StoreMark(OsDisk(sync=False), layout.store_mark, boot_id()).set_clean()
+    content = layout.store.read_bytes()
+    for length in (len(content) // 2, 4096 * 3, 4096, 100):
+        layout.store.write_bytes(content[:length])
+        report = check_data_dir(tmp_path)
+        damage = [each.message for each in report.findings if each.where == str(layout.store)]
+        assert len(damage) == 1, length
+        assert "page structure is damaged" in damage[0]
+    layout.store.write_bytes(content)
+    report = check_data_dir(tmp_path)
+    assert [each for each in report.findings if each.where == str(layout.store)] == []
+    assert "store: table keys, 2000 records, 0 damaged" in report.notes
