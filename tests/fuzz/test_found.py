@@ -11,9 +11,14 @@ import google_crc32c
 import msgpack
 import pytest
 
+from kvstore.cli.printers import FORMS, Printer
+from kvstore.client import operations
+from kvstore.client.values import AlarmType
 from kvstore.errors import EtcdError
 from kvstore.machine import command
-from kvstore.machine.command import CommandError
+from kvstore.machine.alarms import load_alarms
+from kvstore.machine.command import CommandError, CommandKind, encode
+from kvstore.machine.machine import Machine
 from kvstore.node.remote import (
     RENEW,
     UNREADABLE_ANSWER,
@@ -23,16 +28,20 @@ from kvstore.node.remote import (
     integers_of,
     read_answer,
 )
+from kvstore.pb import rpc_pb2
+from kvstore.pb.names import alarm_name
 from kvstore.storage.check import check_data_dir
 from kvstore.storage.disk import OsDisk
 from kvstore.storage.errors import SnapshotCorrupt, WalCorrupt
 from kvstore.storage.layout import Layout, StoreMark, StoreTrust, boot_id
 from kvstore.storage.lmdb_store import LmdbStore
+from kvstore.storage.memory_store import MemoryStore
 from kvstore.storage.snapshot import verify
 from kvstore.storage.store import TableSpec
 from kvstore.storage.wal_format import HEADER_BYTES, HEADER_MAGIC, decode_header
 from raft.errors import WireError
 from raft.messages import from_wire
+from raft.types import Entry, EntryKind
 from tests.unit.storage.fake_disk import FakeDisk
 
 
@@ -194,3 +203,35 @@ def test_check_of_a_store_that_was_cut_short(tmp_path: Path) -> None:
     report = check_data_dir(tmp_path)
     assert [each for each in report.findings if each.where == str(layout.store)] == []
     assert "store: table keys, 2000 records, 0 damaged" in report.notes
+
+
+@pytest.mark.parametrize("number", [1, 9, 2**31 - 1, -1])
+def test_alarms_without_a_name(number: int) -> None:
+    store = MemoryStore(Machine.TABLES)
+    machine = Machine(store)
+    machine.bootstrap([], index=1, term=1)
+    request = rpc_pb2.AlarmRequest(memberID=5)
+    request.action = rpc_pb2.AlarmRequest.ACTIVATE
+    request.alarm = number  # type: ignore[assignment]
+    data = encode(CommandKind.ALARM, 1, request.SerializeToString())
+    batch = machine.begin([Entry(2, 1, EntryKind.NORMAL, data)])
+    while not batch.step():
+        pass
+    assert set(machine.alarms) == {(5, number)}
+    txn = store.read()
+    assert load_alarms(txn) == {(5, number)}, "as a restart finds it"
+    txn.close()
+    assert alarm_name(number) == {1: "NOSPACE"}.get(number, str(number))
+
+
+def test_answers_with_what_is_not_known_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    alarms = rpc_pb2.AlarmResponse()
+    alarms.alarms.add(memberID=1).alarm = 9  # type: ignore[assignment]
+    (alarm,) = operations.alarms().convert(alarms).alarms
+    assert alarm.type is AlarmType.UNKNOWN
+    txn = rpc_pb2.TxnResponse(responses=[rpc_pb2.ResponseOp()])
+    for form in FORMS:
+        if form != "table":
+            Printer(form).show("alarms", alarms)
+            Printer(form).show("txn", txn)
+    assert "alarm:9" in capsys.readouterr().out
