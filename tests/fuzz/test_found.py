@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import google_crc32c
 import msgpack
 import pytest
 
+from kvstore.api.address import ListenError, _split
+from kvstore.cli.options import DURATION
 from kvstore.cli.printers import FORMS, Printer
 from kvstore.client import operations
 from kvstore.client.values import AlarmType
@@ -30,6 +34,10 @@ from kvstore.node.remote import (
 )
 from kvstore.pb import rpc_pb2
 from kvstore.pb.names import alarm_name
+from kvstore.serving.config import build_config
+from kvstore.serving.ports import LayoutError, choose_layout
+from kvstore.serving.settings import UsageError, read_settings
+from kvstore.serving.values import BadValueError, format_duration, parse_duration, parse_int
 from kvstore.storage.check import check_data_dir
 from kvstore.storage.disk import OsDisk
 from kvstore.storage.errors import SnapshotCorrupt, WalCorrupt
@@ -235,3 +243,79 @@ def test_answers_with_what_is_not_known_yet(capsys: pytest.CaptureFixture[str]) 
             Printer(form).show("alarms", alarms)
             Printer(form).show("txn", txn)
     assert "alarm:9" in capsys.readouterr().out
+
+
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 2000,
+        "name: 2020-13-45",
+        "name: !!int ''",
+        "name: !!bool maybe",
+        "name: !!timestamp soon",
+        f"snapshot-count: 0x{DIGITS}",
+        f"snapshot-count: {DIGITS}",
+        f"0x{DIGITS}: 1",
+        'data-dir: "a\\0b"',
+        f"grpc-keepalive-timeout: {2**70}",
+        f"initial-cluster: a=http://a:1\nname: a\ndata-dir: {'x' * 5000}",
+        "enable-log-rotation: true\nlog-rotation-config-json: '" + "[" * 5000 + "'",
+        'enable-log-rotation: true\nlog-rotation-config-json: \'{"maxage": 9' + DIGITS + "}'",
+        "a: &a [x, x, x, x]\nlog-outputs: [*a]",
+    ],
+)
+def test_configuration_files_that_are_none(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "node.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        build_config(read_settings([f"--config-file={path}"], {}))
+
+
+def test_references_are_not_written_out(tmp_path: Path) -> None:
+    lines = ["x0: &x0 [a]", *(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}]" for n in range(1, 40))]
+    path = tmp_path / "node.yaml"
+    # Read as the first setting: an unknown name would end it before.
+    path.write_text("log-outputs:\n  - " + "\n  - ".join(line.partition(": ")[2] for line in lines))
+    with pytest.raises(UsageError, match="must be a single value"):
+        read_settings([f"--config-file={path}"], {})
+
+
+def test_values_beyond_their_bounds() -> None:
+    for text in (DIGITS, "-" + DIGITS, str(2**63), str(-(2**63) - 1)):
+        with pytest.raises(BadValueError):
+            parse_int(text)
+    assert parse_int(str(2**63 - 1)) == 2**63 - 1
+    for text in (DIGITS + "h", "1e9s", "2562048h"):
+        with pytest.raises(BadValueError):
+            parse_duration(text)
+    assert parse_duration("2555000h") == 2_555_000 * 3600
+    with pytest.raises(ListenError):
+        _split("host:" + DIGITS)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.0015, 1.5, 60.0, 39_321_753.5, 7200.0, 86_399.999])
+def test_durations_are_read_as_they_are_written(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds)
+
+
+def test_durations_take_no_longer_than_their_text() -> None:
+    began = time.process_time()
+    for text in ("9" * 100_000, "1." * 30_000, "0" * 50_000 + "x"):
+        with pytest.raises(BadValueError):
+            parse_duration(text)
+        with pytest.raises(click.BadParameter):
+            DURATION.convert(text, None, None)
+    assert time.process_time() - began < 1
+    with pytest.raises(click.BadParameter):
+        DURATION.convert("-5s", None, None)
+    assert DURATION.convert("1m30s", None, None) == 90.0
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 5000, b'{"members": [["a", 1e400, 2, 3]]}'])
+def test_a_layout_that_nobody_writes(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "local.json").write_bytes(content)
+    with pytest.raises(LayoutError):
+        choose_layout(tmp_path, 1, None, free=lambda _port: True)
