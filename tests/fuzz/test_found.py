@@ -17,7 +17,10 @@ from kvstore.api.address import ListenError, _split
 from kvstore.cli.options import DURATION
 from kvstore.cli.printers import FORMS, Printer
 from kvstore.client import operations
+from kvstore.client.errors import KvError, Outcome
+from kvstore.client.recipes import claim
 from kvstore.client.values import AlarmType
+from kvstore.client.watching import WatchCursor
 from kvstore.errors import EtcdError
 from kvstore.machine import command
 from kvstore.machine.alarms import load_alarms
@@ -319,3 +322,28 @@ def test_a_layout_that_nobody_writes(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "local.json").write_bytes(content)
     with pytest.raises(LayoutError):
         choose_layout(tmp_path, 1, None, free=lambda _port: True)
+
+
+def test_events_that_go_back_do_not_reach_the_reader() -> None:
+    cursor = WatchCursor(rpc_pb2.WatchCreateRequest(key=b"k", start_revision=4))
+    response = rpc_pb2.WatchResponse()
+    for revision in (5, 2, 7, 3):
+        response.events.add().kv.mod_revision = revision
+    found = cursor.feed(response)
+    assert found is not None
+    assert [event.kv.mod_revision for event in found.events] == [5, 7]
+    assert cursor.next_revision == 8
+
+
+def test_a_transaction_of_a_lock_with_other_results() -> None:
+    empty = rpc_pb2.TxnResponse(succeeded=True)
+    wrong = rpc_pb2.TxnResponse(responses=[rpc_pb2.ResponseOp(), rpc_pb2.ResponseOp()])
+    no_key = rpc_pb2.TxnResponse()
+    for _ in range(2):
+        no_key.responses.add().response_range.count = 0
+    for answer in (empty, wrong, no_key):
+        program = claim("lock", 7)
+        step = program.send(None)
+        with pytest.raises(KvError) as raised:
+            program.send(step.convert(answer))  # type: ignore[union-attr]
+        assert raised.value.outcome is Outcome.UNKNOWN
