@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,13 @@ import google_crc32c
 import msgpack
 import pytest
 
+from kvstore.api import validation
 from kvstore.api.address import ListenError, _split
+from kvstore.api.call import Call
+from kvstore.api.encoding import length_delimited
+from kvstore.api.limits import TXN_AT_ONCE_BYTES, TXN_LEVELS_MAX
+from kvstore.api.nesting import levels
+from kvstore.api.services.registration import build_api
 from kvstore.cli.options import DURATION
 from kvstore.cli.printers import FORMS, Printer
 from kvstore.client import operations
@@ -25,6 +32,7 @@ from kvstore.errors import EtcdError
 from kvstore.machine import command
 from kvstore.machine.alarms import load_alarms
 from kvstore.machine.command import CommandError, CommandKind, encode
+from kvstore.machine.jobs import run
 from kvstore.machine.machine import Machine
 from kvstore.node.remote import (
     RENEW,
@@ -53,6 +61,7 @@ from kvstore.storage.wal_format import HEADER_BYTES, HEADER_MAGIC, decode_header
 from raft.errors import WireError
 from raft.messages import from_wire
 from raft.types import Entry, EntryKind
+from tests.unit.api.local_node import LocalNode
 from tests.unit.storage.fake_disk import FakeDisk
 
 
@@ -347,3 +356,95 @@ def test_a_transaction_of_a_lock_with_other_results() -> None:
         with pytest.raises(KvError) as raised:
             program.send(step.convert(answer))  # type: ignore[union-attr]
         assert raised.value.outcome is Outcome.UNKNOWN
+
+
+def nested(depth: int, innermost: bytes = b"") -> bytes:
+    for _ in range(depth):
+        innermost = length_delimited(2, length_delimited(4, innermost))
+    return innermost
+
+
+def test_transactions_nest_up_to_a_bound_that_is_said() -> None:
+    put = rpc_pb2.TxnRequest()
+    put.success.add().request_put.key = b"k"
+    for depth in (0, 1, TXN_LEVELS_MAX):
+        request = validation.parse_txn(nested(depth, put.SerializeToString()))
+        run(validation.check_txn(request, 128))
+    for depth in (TXN_LEVELS_MAX + 1, TXN_LEVELS_MAX + 2, 60, 5000):
+        with pytest.raises(EtcdError) as raised:
+            run(validation.check_txn(validation.parse_txn(nested(depth)), 128))
+        assert raised.value == validation.TXN_TOO_DEEP
+    for garbage in (b"\xff", nested(3, b"\xff"), b"\x12\x05\x22\x09"):
+        with pytest.raises(EtcdError, match="unmarshalling"):
+            validation.parse_txn(garbage)
+
+
+def test_levels_are_counted_in_bytes_that_cannot_be_decoded() -> None:
+    assert [levels(nested(depth)) for depth in (0, 1, 7, 1000)] == [0, 1, 7, 1000]
+    assert levels(nested(70) + b"\xff\xff") == 70
+    assert levels(length_delimited(4, nested(70))) == 0
+    other = length_delimited(9, nested(70)) + b"\x08\x05" + b"\x09" + bytes(8) + b"\x0d" + bytes(4)
+    assert levels(other + nested(2)) == 2
+
+
+def test_the_answer_to_the_deepest_transaction_can_be_decoded() -> None:
+    innermost = rpc_pb2.TxnRequest()
+    innermost.success.add().request_put.key = b"k"
+    innermost.success.add().request_range.key = b"k"
+    found = call_txn(nested(TXN_LEVELS_MAX, innermost.SerializeToString()))
+    assert rpc_pb2.TxnResponse.FromString(found).header.revision == 2
+
+
+class BytesCall(Call):
+    """A call whose transport is the test."""
+
+    outcome: bytes | EtcdError | None = None
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(payload, {}, "test", None)
+
+    def _send(self, body: bytes, error: EtcdError | None) -> None:
+        self.outcome = error or body
+
+
+def call_txn(payload: bytes, beside: list[int] | None = None) -> bytes:
+    """The answer to a transaction; `beside` counts the loop's turns until then."""
+
+    async def ask() -> bytes:
+        method: Any = build_api(LocalNode()).table.get("/etcdserverpb.KV/Txn")
+        call = BytesCall(payload)
+        answer = method.handler(call)
+        if asyncio.iscoroutine(answer):
+            task = asyncio.ensure_future(answer)
+            while not task.done():
+                if beside is not None:
+                    beside[0] += 1
+                await asyncio.sleep(0)
+            return bytes(task.result())
+        assert isinstance(call.outcome, bytes), call.outcome
+        return call.outcome
+
+    return asyncio.run(ask())
+
+
+def wide(levels_left: int, width: int, numbers: Iterator[int]) -> rpc_pb2.TxnRequest:
+    request = rpc_pb2.TxnRequest()
+    for _ in range(width):
+        op = request.success.add()
+        if levels_left:
+            op.request_txn.CopyFrom(wide(levels_left - 1, width, numbers))
+        else:
+            op.request_delete_range.key = b"%d" % next(numbers)
+    return request
+
+
+def test_large_transactions_let_others_have_their_turn() -> None:
+    request = wide(2, 20, iter(range(10**6)))
+    payload = request.SerializeToString()
+    assert len(payload) > TXN_AT_ONCE_BYTES
+    turns = [0]
+    assert rpc_pb2.TxnResponse.FromString(call_txn(payload, turns)).succeeded
+    assert turns[0] > 2 * 20**3 / 1024
+    request.success[-1].request_txn.success[-1].request_txn.success[-1].request_put.key = b"0"
+    with pytest.raises(EtcdError, match="duplicate key"):
+        call_txn(request.SerializeToString())
