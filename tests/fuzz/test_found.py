@@ -21,8 +21,10 @@ from kvstore.api.encoding import length_delimited
 from kvstore.api.limits import TXN_AT_ONCE_BYTES, TXN_LEVELS_MAX
 from kvstore.api.nesting import levels
 from kvstore.api.services.registration import build_api
+from kvstore.cli.exits import CliError
 from kvstore.cli.options import DURATION
 from kvstore.cli.printers import FORMS, Printer
+from kvstore.cli.txntext import parse_compare, parse_operation
 from kvstore.client import operations
 from kvstore.client.errors import KvError, Outcome
 from kvstore.client.recipes import claim
@@ -448,3 +450,14 @@ def test_large_transactions_let_others_have_their_turn() -> None:
     request.success[-1].request_txn.success[-1].request_txn.success[-1].request_put.key = b"0"
     with pytest.raises(EtcdError, match="duplicate key"):
         call_txn(request.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "line", ["get k --rev=" + DIGITS[:4000], f"get k --limit={2**63}", f"put k v --lease={2**63:x}"]
+)
+def test_operations_with_numbers_beyond_64_bits(line: str) -> None:
+    with pytest.raises(CliError):
+        parse_operation(line)
+    with pytest.raises(CliError):
+        parse_compare(f'mod("k") > "{2**63}"')
+    assert parse_compare(f'mod("k") > "{2**63 - 1}"') is not None
