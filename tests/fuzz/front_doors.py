@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hpack import Decoder, Encoder
 from hpack.exceptions import HPACKError
 
+from kvstore.api.call import Call, MethodTable, Outlet
 from kvstore.api.http2 import frames
 from kvstore.api.http2.deadlines import Deadlines
 from kvstore.api.http2.dispatch import Dispatcher
 from kvstore.api.http2.errors import Http2Error
 from kvstore.api.http2.headers import HeaderDecoder
 from kvstore.api.http2.peer import Shared
+from kvstore.errors import EMPTY_KEY
 from kvstore.gateways.http.app import make_app
 from kvstore.gateways.http.health import HealthChecks
 from kvstore.gateways.http.server import HttpServer
@@ -24,8 +26,8 @@ from kvstore.metrics import Metrics
 from tests.fuzz.registry import Feed, Refused, Target
 from tests.fuzz.sockets import FakeSocket, settle
 from tests.support.http2_world import World
-from tests.unit.api.http2.raw import frame, message, request_headers
-from tests.unit.api.http2.server import Methods
+from tests.unit.api.http2.raw import PATH, frame, message, request_headers
+from tests.unit.api.http2.server import Methods, Reflection
 from tests.unit.gateways.test_http import FakeNode
 
 __all__ = ("TARGETS",)
@@ -39,6 +41,36 @@ def _torn(data: bytes) -> list[bytes]:
     return [data[at : at + step] for at in range(0, len(data), step)]
 
 
+class _CarefulReflection(Reflection):
+    def received(self, payload: bytes) -> None:
+        if payload == b"crash":
+            raise EMPTY_KEY
+        super().received(payload)
+
+
+class _Careful(Methods):
+    """Methods that make no mistakes of their own, so that any that is logged is the server's."""
+
+    def build(self) -> MethodTable:
+        table = MethodTable()
+        table.unary(PATH + "Echo", lambda call: call.payload)
+        table.unary(PATH + "Large", lambda call: bytes(1000 * len(call.payload)))
+        table.unary(PATH + "Keep", self.kept.append)
+        table.unary(PATH + "Sleep", self._sleep)
+        table.unary(PATH + "Fail", self._fail)
+        table.stream(PATH + "Count", self._each)
+        table.session(PATH + "Reflect", self._reflect)
+        return table
+
+    async def _each(self, call: Call) -> AsyncIterator[bytes]:
+        for number in range(len(call.payload)):
+            yield b"%04d" % number + bytes(996)
+
+    def _reflect(self, outlet: Outlet) -> Any:
+        self.sessions.append(_CarefulReflection(outlet))
+        return self.sessions[-1]
+
+
 # ---- HTTP/2 -------------------------------------------------------------------------------------
 
 
@@ -47,7 +79,7 @@ def _http2() -> Iterator[Feed]:
     with asyncio.Runner() as runner:
 
         async def once(pieces: list[bytes]) -> int:
-            world = World()
+            world = World(_Careful())
             for piece in pieces:
                 await world.feed(piece)
             await world.end()
@@ -143,7 +175,7 @@ class _Doors:
         self.http = await self._server.prepare()
         loop = asyncio.get_running_loop()
         deadlines = Deadlines(loop.time, loop.call_later)
-        dispatcher = Dispatcher(Methods().build(), 2000, deadlines)
+        dispatcher = Dispatcher(_Careful().build(), 2000, deadlines)
         self._shared = Shared(dispatcher, 100, 0.0, 1.0, self.http if with_http1 else None)
 
     def client_port(self) -> Any:

@@ -257,6 +257,7 @@ TARGETS = (
         (UsageError,),
         lambda: _seeds(_YAML),
         (*_VALUE_WORDS, *_YAML_WORDS),
+        time_s=5.0,  # PyYAML looks a thousand signs ahead, once for each bracket that is open
         memory_mib=64,
         cost=10,
     ),

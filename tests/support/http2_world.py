@@ -21,9 +21,9 @@ MAX_MESSAGE = 2000
 class World:
     """A connection whose socket is the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, methods: Methods | None = None) -> None:
         loop = asyncio.get_running_loop()
-        self.methods = Methods()
+        self.methods = methods or Methods()
         self.table: MethodTable = self.methods.build()
         dispatcher = Dispatcher(self.table, MAX_MESSAGE, Deadlines(loop.time, loop.call_later))
         self.connection = Connection(dispatcher, "test", clock=lambda: 0.0, on_output=lambda: None)
