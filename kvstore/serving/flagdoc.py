@@ -45,7 +45,8 @@ for, and security least of all, is left out without a word.
 * Several URLs are separated by commas. `localhost` is two addresses, 127.0.0.1 and ::1, where the
   machine has both.
 * Plain HTTP has ports of its own: each client port + 2 (2381 beside 2379), unless
-  `--listen-client-http-urls` says otherwise.
+  `--listen-client-http-urls` says otherwise. Without that flag the client ports answer HTTP/1 too,
+  as etcd's do, where the gRPC server is `http2`.
 """
 
 

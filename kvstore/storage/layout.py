@@ -149,7 +149,10 @@ class StoreMark:
             file.close()
         if len(data) < 4 or google_crc32c.value(data[4:]) != int.from_bytes(data[:4], "big"):
             return StoreTrust.UNMARKED
-        state, boot = msgpack.unpackb(data[4:])
+        try:
+            state, boot = msgpack.unpackb(data[4:])
+        except (ValueError, TypeError):
+            return StoreTrust.UNMARKED
         if state == "clean":
             return StoreTrust.CLEAN
         if boot and boot == self._boot:

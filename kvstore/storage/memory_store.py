@@ -226,13 +226,18 @@ class MemoryStore:
         store = cls(tables)
         txn = store.write()
         unpacker = msgpack.Unpacker(use_list=False)
+        size_bytes = read_bytes = 0
         try:
             for piece in pieces:
                 unpacker.feed(piece)
+                size_bytes += len(piece)
                 for table, records in unpacker:
                     txn.put_many(table, records)
+                    read_bytes = unpacker.tell()
         except (ValueError, TypeError, KeyError) as error:
             raise StoreCorrupt("<image>", "a piece of the image", str(error)) from error
+        if read_bytes != size_bytes:
+            raise StoreCorrupt("<image>", "its end", "the last piece is cut off")
         txn.commit()
         return store
 

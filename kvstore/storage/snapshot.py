@@ -397,7 +397,7 @@ def _read_frames(file: File, path: Path) -> Iterator[bytes]:
             image_bytes += length
             pieces += 1
         yield payload
-    if msgpack.unpackb(payload) != [image_bytes, pieces] or file.size() != position:
+    if payload != msgpack.packb([image_bytes, pieces]) or file.size() != position:
         raise SnapshotCorrupt(path, position, "the trailer does not fit what stands before it")
 
 
@@ -413,9 +413,13 @@ def _header(path: Path, payload: bytes) -> SnapshotHeader:
         version, *fields = msgpack.unpackb(payload, use_list=False)
         if version != _FORMAT:
             raise ValueError(f"format {version}, this program reads {_FORMAT}")
-        index, term, (voters, learners), cluster_id, engine = fields
-        return SnapshotHeader(
-            index, term, ConfState(voters, learners), cluster_id, EngineInfo(*engine)
-        )
+        index, term, (voters, learners), cluster_id, (name, engine_version, page_bytes) = fields
+        numbers = (index, term, cluster_id, page_bytes, *voters, *learners)
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError("a field that is not a number from 0 up")
+        if type(name) is not str or type(engine_version) is not str:
+            raise ValueError("the engine's name or version is no text")
+        engine = EngineInfo(name, engine_version, page_bytes)
+        return SnapshotHeader(index, term, ConfState(voters, learners), cluster_id, engine)
     except (ValueError, TypeError) as error:
         raise SnapshotCorrupt(path, len(_MAGIC), f"the header cannot be read: {error}") from None
