@@ -68,7 +68,10 @@ class Process:
         """The files here are refused: only a replacement of the member helps."""
         self.removed = False
         """The member was removed from the cluster, and its process has noticed."""
+        self.guests: dict[int, Callable[[], None]] = {}
+        """Clients that are connected now: whom to tell when the process is gone."""
         self.iteration_ns = world.params.iteration_ns
+        self._tickets = 0
         self._network = network
         self._metrics = Metrics()
         self._session: DiskSession | None = None
@@ -260,8 +263,17 @@ class Process:
         self._graves.append(self.loop)
         self._held.clear()
 
+    def admit(self, cut_off: Callable[[], None]) -> int:
+        """A client has connected; `cut_off` is called if the process dies first."""
+        self._tickets += 1
+        self.guests[self._tickets] = cut_off
+        return self._tickets
+
     def _tell_stopped(self, why: str, *, notice: bool) -> None:
         self._network.died(self, notice=notice)
+        guests, self.guests = self.guests, {}
+        for cut_off in guests.values():
+            cut_off()
         self.world.show("stopped", self, why)
         self.node = None
         self.table = None
