@@ -147,14 +147,10 @@ class PeerProxy:
         asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
     async def _add(self, name: str, port: int) -> int:
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = self._loop.create_task(_Connection(self, reader, writer).run(name, port))
             self._tasks.add(task)
-            try:
-                await _Connection(self, reader, writer).run(name, port)
-            finally:
-                self._tasks.discard(task)
+            task.add_done_callback(self._tasks.discard)
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0)
         self._servers.append(server)
@@ -186,10 +182,11 @@ class _Connection:
         """Bytes are missing from it."""
         self._reader = reader
         self._writers = [writer]
-        self._task = asyncio.current_task()
+        self._task: asyncio.Task[None] | None = None
 
     async def run(self, target: str, port: int) -> None:
         """Until either side ends it, or a fault does."""
+        self._task = asyncio.current_task()
         link = None
         tasks: list[asyncio.Task[None]] = []
         try:
