@@ -27,7 +27,7 @@ verify: setup-dev ## Format, lint, types, generated code, import layers, fast te
 	$(PY) -m ruff check raft kvstore tests protos
 	$(PY) -m mypy
 	$(PY) protos/generate.py --check
-	$(PY) -m pytest -m "not slow and not compat and not process"
+	$(PY) -m pytest -m "not slow and not compat and not process and not sim"
 
 fix: setup-dev ## Rewrites formatting and what lint can mend
 	$(PY) -m ruff check --fix raft kvstore tests protos

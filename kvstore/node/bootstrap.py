@@ -29,6 +29,7 @@ from kvstore.node.errors import (
     NotAMember,
 )
 from kvstore.node.files import MemberFiles
+from kvstore.node.host import Host
 from kvstore.node.limits import JOIN_ATTEMPT_PAUSE_S, JOIN_TIMEOUT_S, LOOK_FOR_CLUSTER_S
 from kvstore.node.membership import cluster_id_of, member_id_of
 from kvstore.node.recovery import Start, recover
@@ -65,7 +66,9 @@ class Opened:
         return self.files.store
 
 
-async def open_member(config: NodeConfig, worker: Worker, network: PeerNetwork) -> Opened:
+async def open_member(
+    config: NodeConfig, host: Host, worker: Worker, network: PeerNetwork
+) -> Opened:
     """Locks the data directory and opens or creates everything in it.
 
     Raises StartupError or a StorageError.
@@ -75,7 +78,7 @@ async def open_member(config: NodeConfig, worker: Worker, network: PeerNetwork) 
             f"--initial-cluster-state is {config.initial_cluster_state!r}; it must be 'new' or "
             "'existing'."
         )
-    files = await worker.run(lambda: MemberFiles.lock(config))
+    files = await worker.run(lambda: MemberFiles.lock(config, host))
     try:
         if await worker.run(files.has_log):
             return await _restart(config, files, worker, network)

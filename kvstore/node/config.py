@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvstore.node.limits import SNAPSHOT_MIN_WAL_BYTES
+from kvstore.storage.limits import SEGMENT_BYTES
+
 __all__ = ("NodeConfig",)
 
 
@@ -24,6 +27,7 @@ class NodeConfig:
     initial_cluster_state: str = "new"
     initial_cluster_token: str = "etcd-cluster"
     wal_dir: Path | None = None
+    wal_segment_bytes: int = SEGMENT_BYTES
 
     heartbeat_ms: int = 100
     election_ms: int = 1000
@@ -32,6 +36,8 @@ class NodeConfig:
 
     snapshot_count: int = 10_000
     snapshot_catchup_entries: int = 5_000
+    snapshot_min_wal_bytes: int = SNAPSHOT_MIN_WAL_BYTES
+    """How much the log must have grown before another periodic snapshot is made."""
     quota_bytes: int = 2 * 1024**3
     """Negative: unlimited."""
     max_request_bytes: int = 1_572_864

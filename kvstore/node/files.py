@@ -17,12 +17,12 @@ from kvstore.machine import Machine, MachineConfig
 from kvstore.machine.membership import conf_state
 from kvstore.machine.meta import load_state
 from kvstore.node.config import NodeConfig
+from kvstore.node.host import Host, Lock
 from kvstore.node.leasing import minimum_ttl_s
 from kvstore.storage import snapshot
-from kvstore.storage.disk import Disk, OsDisk
+from kvstore.storage.disk import Disk
 from kvstore.storage.errors import WalMissing
-from kvstore.storage.layout import DirectoryLock, Layout, StoreMark, boot_id
-from kvstore.storage.lmdb_store import LmdbStore
+from kvstore.storage.layout import Layout, StoreMark
 from kvstore.storage.store import ReadTxn, Store
 from kvstore.storage.wal import Recovered, Wal, WalIdentity, log_exists
 from raft.types import HardState, SnapshotMeta
@@ -45,12 +45,15 @@ class SnapshotFile:
 class MemberFiles:
     """The locked data directory of one member, and the store that is open in it."""
 
-    def __init__(self, config: NodeConfig, disk: Disk, layout: Layout, lock: DirectoryLock) -> None:
+    def __init__(
+        self, config: NodeConfig, host: Host, disk: Disk, layout: Layout, lock: Lock
+    ) -> None:
         self._config = config
+        self._host = host
         self._disk = disk
         self._layout = layout
         self._lock = lock
-        self._mark = StoreMark(disk, layout.store_mark, boot_id())
+        self._mark = StoreMark(disk, layout.store_mark, host.boot_id())
         self._store: Store | None = None
         ticks = max(2, config.election_ms // config.heartbeat_ms)
         self.machine_config = MachineConfig(
@@ -60,14 +63,14 @@ class MemberFiles:
         )
 
     @classmethod
-    def lock(cls, config: NodeConfig) -> MemberFiles:
+    def lock(cls, config: NodeConfig, host: Host) -> MemberFiles:
         """Takes the data directory for this process; raises DirectoryLocked or DiskFailed."""
-        disk = OsDisk(sync=not config.unsafe_no_fsync)
+        disk = host.disk(sync=not config.unsafe_no_fsync)
         layout = Layout(config.data_dir, config.wal_dir)
-        lock = layout.lock()
+        lock = host.lock(layout)
         try:
             layout.create(disk)
-            files = cls(config, disk, layout, lock)
+            files = cls(config, host, disk, layout, lock)
             files._tidy()
         except BaseException:
             lock.release()
@@ -83,6 +86,10 @@ class MemberFiles:
     def snapshot_dir(self) -> Path:
         """Where snapshot files are; received ones are put here, too."""
         return self._layout.snap
+
+    def free_bytes(self) -> int:
+        """Space left on the file system of the data directory."""
+        return self._disk.free_bytes(self._layout.data_dir)
 
     def scratch_dir(self) -> Path:
         """For large temporary files, on the disk of the data; emptied at each start."""
@@ -143,7 +150,14 @@ class MemberFiles:
         self, identity: WalIdentity, base: tuple[int, int], hard_state: HardState
     ) -> Wal:
         """A new, empty log behind `base`; with it the member has begun."""
-        wal = Wal.create(self._disk, self.log_dir, identity, base=base, hard_state=hard_state)
+        wal = Wal.create(
+            self._disk,
+            self.log_dir,
+            identity,
+            base=base,
+            hard_state=hard_state,
+            segment_bytes=self._config.wal_segment_bytes,
+        )
         self._begun()
         return wal
 
@@ -152,7 +166,13 @@ class MemberFiles:
 
         `applied` is what the store has applied: a log that ends before it is refused.
         """
-        wal, recovered = Wal.open(self._disk, self.log_dir, keep_after=keep_after, applied=applied)
+        wal, recovered = Wal.open(
+            self._disk,
+            self.log_dir,
+            keep_after=keep_after,
+            applied=applied,
+            segment_bytes=self._config.wal_segment_bytes,
+        )
         self._begun()
         return wal, recovered
 
@@ -186,7 +206,7 @@ class MemberFiles:
         assert self._store is None, "the store is open already"
         self._mark.set_in_use()
         quota = max(self._config.quota_bytes, 0)
-        self._store = LmdbStore(self._layout.store, Machine.TABLES, quota_bytes=quota)
+        self._store = self._host.open_store(self._layout.store, Machine.TABLES, quota_bytes=quota)
         return self._store
 
     def close_store(self) -> None:

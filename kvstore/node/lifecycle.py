@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import shutil
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING
 from kvstore.machine import Machine, Member, View
 from kvstore.node.bootstrap import Opened, open_member
 from kvstore.node.errors import StopKind, StopReason
+from kvstore.node.host import Host
 from kvstore.node.lease_calls import LeaseCalls
 from kvstore.node.limits import STOP_TRANSFER_S, SWEEP_SLICE_REVISIONS
 from kvstore.node.loop import MemberLoop
@@ -52,13 +50,15 @@ _WATCH_RESPONSE_SLACK_BYTES = 512 * 1024
 """Beside the request limit, what a watch response may hold (etcd's figure)."""
 
 
-async def launch(node: Node, network: PeerNetwork, fail: Callable[[StopReason], None]) -> Running:
+async def launch(
+    node: Node, host: Host, network: PeerNetwork, fail: Callable[[StopReason], None]
+) -> Running:
     """Opens or creates the member's files and builds its parts; raises StartupError."""
-    copies = Worker("kvstore-copy")
+    copies = host.worker("kvstore-copy")
     try:
-        opened = await open_member(node.config, copies, network)
+        opened = await open_member(node.config, host, copies, network)
         try:
-            return Running(node, opened, copies, network, fail)
+            return Running(node, host, opened, copies, network, fail)
         except BaseException:
             await copies.run(opened.files.close)
             raise
@@ -73,6 +73,7 @@ class Running:
     def __init__(
         self,
         node: Node,
+        host: Host,
         opened: Opened,
         copies: Worker,
         network: PeerNetwork,
@@ -83,7 +84,7 @@ class Running:
         self.opened = opened
         self.network = network
         self.copies = copies
-        self.answers = Worker("kvstore-answers")
+        self.answers = host.worker("kvstore-answers")
         self.cluster_id = opened.cluster_id
         self.member_id = opened.member_id
         self.timing = Timing(config.heartbeat_ms, max(2, config.election_ms // config.heartbeat_ms))
@@ -98,14 +99,15 @@ class Running:
         self._install: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
         self._sweep_waiters: list[Callable[[], None]] = []
-        self.changes = MemberChanges(node, time.time)
+        self.changes = MemberChanges(node, host.wall_s)
         self.leases = LeaseCalls(node)
         own = self._local(node, opened)
         self.peers = network.connect(own)
-        self.core = self._build_core(node, opened)
+        self.core = self._build_core(node, host, opened)
         self.loop = MemberLoop(
             self.core,
             opened.wal,
+            host.worker("kvstore-wal"),
             self,
             node.metrics,
             fail=self._failed,
@@ -125,16 +127,15 @@ class Running:
 
     # ---- building --------------------------------------------------------------------------
 
-    def _build_core(self, node: Node, opened: Opened) -> MemberCore:
+    def _build_core(self, node: Node, host: Host, opened: Opened) -> MemberCore:
         config = node.config
-        chance = random.Random()
         start = opened.start
         raft = RaftNode(
             Config(
                 opened.member_id,
                 election_ticks=self.timing.election_ticks,
                 pre_vote=config.pre_vote,
-                random=chance.randrange,
+                random=host.below,
             ),
             hard_state=start.hard_state,
             conf=start.conf,
@@ -152,12 +153,12 @@ class Running:
                 _History(self, opened),
                 node.header,
                 max_response_bytes=config.max_request_bytes + _WATCH_RESPONSE_SLACK_BYTES,
-                random=chance.randrange,
+                random=host.below,
                 on_behind=lambda: self.loop.wake(),
             ),
             timing=self.timing,
             clock=self._loop.time,
-            request_ids=RequestIds(opened.member_id, int(time.time() * 1000)),
+            request_ids=RequestIds(opened.member_id, int(host.wall_s() * 1000)),
             connected_since=lambda peer_id: self.peers.active_since(peer_id),
             max_request_bytes=config.max_request_bytes,
             catchup_entries=config.snapshot_catchup_entries,
@@ -406,7 +407,7 @@ class Running:
 
     def free_disk_bytes(self) -> int:
         """Space left on the file system of the data directory."""
-        return shutil.disk_usage(self.node.config.data_dir).free
+        return self.opened.files.free_bytes()
 
 
 class _History:

@@ -62,6 +62,7 @@ class MemberLoop:
         self,
         core: MemberCore,
         wal: Wal,
+        disk: Worker,
         outside: Outside,
         metrics: Metrics,
         *,
@@ -70,7 +71,7 @@ class MemberLoop:
     ) -> None:
         self.core = core
         self.wal = wal
-        self.disk = Worker("kvstore-wal")
+        self.disk = disk
         self._outside = outside
         self._metrics = metrics
         self._fail = fail

@@ -22,6 +22,7 @@ from kvstore.metrics import Metrics
 from kvstore.node.answers import Answer, HashAnswer, LeaseTimes, NodeStatus, encode_header
 from kvstore.node.config import NodeConfig
 from kvstore.node.errors import BadConfiguration, StopKind, StopReason
+from kvstore.node.host import Host, OsHost
 from kvstore.node.lifecycle import Running, launch
 from kvstore.node.limits import LARGE_ANSWER_BYTES
 from kvstore.node.maintenance import CLUSTER_VERSION
@@ -49,10 +50,15 @@ class Node:
         metrics: Metrics | None = None,
         *,
         network: PeerNetwork,
+        host: Host | None = None,
     ) -> None:
-        """`network`: how members reach each other (`peers.TcpNetwork` in a server)."""
+        """`network`: how members reach each other (`peers.TcpNetwork` in a server).
+
+        `host`: the machine underneath; the one that this process runs on if not given.
+        """
         self.config = config
         self._network = network
+        self._host = host or OsHost()
         self.metrics = metrics or Metrics()
         self.cluster_id = 0
         self.member_id = 0
@@ -70,7 +76,7 @@ class Node:
         """
         assert self._running is None, "a node is started once"
         self._stop_reason = asyncio.get_running_loop().create_future()
-        running = await launch(self, self._network, self._fail)
+        running = await launch(self, self._host, self._network, self._fail)
         self._running = running
         self.cluster_id = running.cluster_id
         self.member_id = running.member_id

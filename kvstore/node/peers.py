@@ -37,7 +37,7 @@ from kvstore.node.snapshot_transfer import (
     SnapshotRefusedError,
     send_snapshot,
 )
-from kvstore.node.threads import Worker
+from kvstore.node.threads import ThreadWorker
 from kvstore.node.transport import Cluster, LocalMember
 from kvstore.node.wire import MAGIC, VERSION, FrameError, Hello, Kind, Purpose, frame, read_cluster
 from kvstore.storage.disk import OsDisk
@@ -144,7 +144,7 @@ class Peers:
             self.member_id,
             self.local.snapshot_dir,
             OsDisk(sync=not config.unsafe_no_fsync),
-            Worker("peer-snapshots"),
+            ThreadWorker("peer-snapshots"),
             self.local.on_snapshot,
         )
         try:

@@ -24,6 +24,7 @@ from kvstore.node.bootstrap import first_members
 from kvstore.node.config import NodeConfig
 from kvstore.node.errors import StartupError
 from kvstore.node.files import MemberFiles
+from kvstore.node.host import OsHost
 from kvstore.node.membership import cluster_id_of, member_id_of
 from kvstore.storage.backup import unwrap
 from kvstore.storage.disk import OsDisk
@@ -107,7 +108,7 @@ def restore(
             raise RestoreError(f'data-dir "{directory}" exists and is not empty; name another one')
     try:
         members = first_members(initial_cluster, token)
-        files = MemberFiles.lock(config)
+        files = MemberFiles.lock(config, OsHost())
         try:
             return _fill(files, config, backup, members, check_hash=check_hash)
         finally:

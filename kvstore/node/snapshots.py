@@ -21,7 +21,6 @@ from kvstore.node.files import SnapshotFile
 from kvstore.node.limits import (
     SNAPSHOT_CHECK_S,
     SNAPSHOT_FILES_KEPT,
-    SNAPSHOT_MIN_WAL_BYTES,
     SNAPSHOT_SEND_RETRY_S,
 )
 from kvstore.storage.errors import CopyStopped, StorageError, StoreCorrupt
@@ -92,10 +91,11 @@ class Snapshots:
         running = self._running
         since = self.latest.index if self.latest is not None else 0
         applied = running.core.applier.applied_index
-        if applied - since < running.node.config.snapshot_count:
+        config = running.node.config
+        if applied - since < config.snapshot_count:
             return False
         grown = running.opened.wal.size_bytes_since(since)
-        return grown >= max(SNAPSHOT_MIN_WAL_BYTES, running.store.size_in_use_bytes() // 2)
+        return grown >= max(config.snapshot_min_wal_bytes, running.store.size_in_use_bytes() // 2)
 
     async def make(self) -> SnapshotFile:
         """A snapshot file of the present; afterwards the log before the one before it goes."""

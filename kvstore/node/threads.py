@@ -11,16 +11,29 @@ import asyncio
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-__all__ = ("Worker",)
+__all__ = ("Report", "ThreadWorker", "Worker")
 
 T = TypeVar("T")
 Report = Callable[[Any, BaseException | None], None]
 
 
-class Worker:
-    """A named thread with a queue; callers bound what they put in (one write, one copy)."""
+class Worker(Protocol):
+    """A thread with a queue; callers bound what they put in (one write, one copy)."""
+
+    def submit(self, job: Callable[[], Any], report: Report) -> None:
+        """Runs `job` after those before it; `report(value, error)` is called on the loop."""
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Runs `job` and returns what it returns; a cancelled caller does not stop the job."""
+
+    async def close(self) -> None:
+        """Ends the thread once everything before is done."""
+
+
+class ThreadWorker:
+    """A real thread, named in the process list."""
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Report] | None] = SimpleQueue()
@@ -29,11 +42,9 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: Callable[[], Any], report: Report) -> None:
-        """Runs `job` after those before it; `report(value, error)` is called on the loop."""
         self._jobs.put((job, report))
 
     async def run(self, job: Callable[[], T]) -> T:
-        """Runs `job` and returns what it returns; a cancelled caller does not stop the job."""
         future: asyncio.Future[T] = self._loop.create_future()
 
         def report(value: Any, error: BaseException | None) -> None:
@@ -48,7 +59,6 @@ class Worker:
         return await future
 
     async def close(self) -> None:
-        """Ends the thread once everything before is done."""
         ended = self._loop.create_future()
         self.submit(lambda: None, lambda _value, _error: ended.set_result(None))
         await ended

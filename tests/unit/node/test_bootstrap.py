@@ -368,7 +368,7 @@ async def test_a_log_that_lost_applied_entries_is_refused_however_often_it_is_tr
     segment.write_bytes(whole[: used - 6 * 512])
     nodes = Nodes(tmp_path)
     for boot in ("this boot", "this boot", "after a power loss"):
-        monkeypatch.setattr("kvstore.node.files.boot_id", lambda boot=boot: boot)
+        monkeypatch.setattr("kvstore.node.host.boot_id", lambda boot=boot: boot)
         with pytest.raises(WalCorrupt, match="acknowledged entries are lost") as error:
             await nodes.start("a", nodes.urls("a"))
         assert str(segment) in str(error.value)
@@ -399,9 +399,9 @@ async def test_a_store_without_any_snapshot_to_rebuild_it_from_is_refused(tmp_pa
 async def test_periodic_snapshots_cut_the_log_and_serve_a_rebuild(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvstore.node.snapshots.SNAPSHOT_MIN_WAL_BYTES", 100_000)
     monkeypatch.setattr("kvstore.node.snapshots.SNAPSHOT_CHECK_S", 0.02)
-    async with running(tmp_path, "a", snapshot_count=50, snapshot_catchup_entries=5) as nodes:
+    settings = {"snapshot_count": 50, "snapshot_catchup_entries": 5}
+    async with running(tmp_path, "a", snapshot_min_wal_bytes=100_000, **settings) as nodes:
         node = nodes.by_name["a"]
         snapshots: Snapshots = node.running.snapshots
         first = snapshots.latest

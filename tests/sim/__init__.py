@@ -1,0 +1,1 @@
+"""A whole cluster in one process: virtual disk, network, clock and clients, all from one seed."""
