@@ -2,7 +2,7 @@
 
 A few rounds of each run always. The campaign takes its counts from the environment:
 
-    KVSTORE_ROUNDS_KILL=300 KVSTORE_ROUNDS_PARTITION=100 pytest -m slow tests/process/test_nemesis.py
+    KVSTORE_ROUNDS_KILL=300 KVSTORE_ROUNDS_PAUSE=100 pytest -m slow tests/process/test_nemesis.py
 
 Each round is traffic, a fault, and traffic again; then both linearizability checkers, every watch,
 and the members' hashes are looked at. At the end the offline check reads every directory.
@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import campaign
+from tests.support.battlefield import mounted
 from tests.support.damage import DAMAGES, REPLACEMENTS
-from tests.support.nemesis import BAD_LINKS, KILLS, PARTITIONS, PAUSES, Fault
+from tests.support.nemesis import BAD_LINKS, DISKS, KILLS, PARTITIONS, PAUSES, Fault
 
 pytestmark = [pytest.mark.process]
 
@@ -62,6 +63,17 @@ CAMPAIGNS = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_full_disks(tmp_path: Path) -> None:
+    count = int(os.environ.get("KVSTORE_ROUNDS_DISK", "2"))
+    small = tmp_path / "disk0" / "n1.data"
+    small.mkdir(parents=True)
+    with mounted(small, mib=400):
+        total = campaign.run("disk", in_turn(DISKS, count), tmp_path, seed=SEED)
+    assert total["disk full"] == total["rounds"] == count
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", CAMPAIGNS)
 def test_campaign(tmp_path: Path, name: str) -> None:
@@ -72,6 +84,6 @@ def test_campaign(tmp_path: Path, name: str) -> None:
         in_turn(faults, count),
         tmp_path,
         seed=SEED,
-        size=lambda cluster: 5 if cluster % 2 else 3,
+        size=lambda cluster: 3 if cluster % 2 else 5,
     )
     assert total["rounds"] == count

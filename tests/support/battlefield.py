@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 
 from kvstore.pb import rpc_pb2
 from kvstore.storage.check import check_data_dir
@@ -21,7 +24,7 @@ from tests.support.traffic import disarm_all
 
 _LOCAL_LIST = rpc_pb2.MemberListRequest(linearizable=False)
 
-__all__ = ("EXIT_DAMAGED", "FLAGS", "Field", "cli", "until")
+__all__ = ("EXIT_DAMAGED", "FLAGS", "HEALTHY_S", "Field", "cli", "mounted", "until")
 
 FLAGS = ("--snapshot-catchup-entries=100", "--snapshot-count=100")
 """So that a member which missed a little more than a hundred writes needs a snapshot."""
@@ -40,6 +43,21 @@ def until(condition: Callable[[], object], what: str, timeout_s: float) -> float
         assert time.monotonic() - began < timeout_s, f"{what}: not within {timeout_s} s"
         time.sleep(0.05)
     return time.monotonic() - began
+
+
+@contextmanager
+def mounted(directory: Path, *, mib: int) -> Iterator[None]:
+    """A file system of its own, of that size, at `directory`; only root may make one."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(directory)]
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("a small disk needs root, to mount a tmpfs")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:

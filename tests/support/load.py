@@ -124,7 +124,8 @@ class Load:
             op.error = error.details() or ""
             known = errors.lookup(error.code().value[0], op.error)
             # The server's own promise that it has had no effect: the checkers hold it to that.
-            if known is not None and known.outcome_known:
+            promised = known is not None and known.outcome_known
+            if promised or op.error.startswith("failed to connect"):
                 op.outcome, op.ret = Outcome.REFUSED, time.monotonic_ns()
         else:
             op.ret, op.outcome = time.monotonic_ns(), Outcome.OK
@@ -147,6 +148,7 @@ class Load:
             watch(endpoint, record, self._stopping.is_set)
             last = max((each.revision for each in record.responses if each.events), default=0)
             start = last + 1 if last else start
+            self._stopping.wait(5 * PAUSE_S)
 
 
 def watch(endpoint: str, record: WatchRecord, enough: Callable[[], bool]) -> None:

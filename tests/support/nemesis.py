@@ -1,4 +1,4 @@
-"""The faults of a round: kills, pauses, partitions and bad links, on a cluster of processes.
+"""The faults of a round: kills, pauses, partitions, bad links, full disks, on a cluster of processes.
 
 Each fault is a function of the field. It does its damage, waits as long as that lasts, and takes
 it back; members that it left dead are started afterwards by whoever runs the round. What really
@@ -7,18 +7,23 @@ happened is counted (`Field.fired`, and `PeerProxy.fired` for what only bytes ca
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import combinations, permutations
 
+import grpc
+
+from kvstore.pb import rpc_pb2
 from tests.support.battlefield import Field, until
 from tests.support.proxy import STRANGER, Cut, Rules
 from tests.support.rpc import Rpc
 from tests.support.servers import Server
 
-__all__ = ("BAD_LINKS", "KILLS", "PARTITIONS", "PAUSES", "Fault")
+__all__ = ("BAD_LINKS", "DISKS", "KILLS", "PARTITIONS", "PAUSES", "Fault")
 
 Fault = Callable[[Field], None]
 
@@ -124,8 +129,18 @@ def pause_leader_shortly(field: Field) -> None:
 
 
 def pause_follower(field: Field) -> None:
-    with stopped(field, field.followers()[:1]):
+    with undisturbed(field), stopped(field, field.followers()[:1]):
         time.sleep(field.chance.uniform(1.0, 10.0))
+
+
+@contextmanager
+def undisturbed(field: Field) -> Iterator[None]:
+    """What happens to one follower must not cost the others their leader."""
+    with Rpc(field.leader().endpoint) as rpc:
+        before = rpc.status()
+        yield
+        after = rpc.status()
+    assert (after.leader, after.raftTerm) == (before.leader, before.raftTerm)
 
 
 def pause_majority(field: Field) -> None:
@@ -219,7 +234,7 @@ def deaf_leader(field: Field) -> None:
 def deaf_follower(field: Field) -> None:
     """One way: it hears nothing, asks for votes in vain, and must not unseat the leader."""
     follower = field.followers()[0]
-    with field.proxy.hurting():
+    with undisturbed(field), field.proxy.hurting():
         for other in field.servers:
             if other is not follower:
                 cut(field, other.name, follower.name, Cut.HOLD)
@@ -286,3 +301,44 @@ BAD_LINKS: dict[str, Fault] = {
     "torn frames": on_every_link(Rules(tear_chance=0.02)),
     "throttle": on_every_link(Rules(bytes_per_s=100_000)),
 }
+
+
+# ---- a full disk ------------------------------------------------------------------------------
+
+
+def full_disk(field: Field) -> None:
+    """The disk of one member, a small one of its own, has no byte left.
+
+    The member raises the alarm or ends; nobody else does. Then there is room again.
+    """
+    victim = next(server for server in field.servers if server.data_dir.is_mount())
+    free = shutil.disk_usage(victim.data_dir).free
+    ballast = victim.data_dir / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free)
+    field.fired["disk full"] += 1
+
+    def noticed() -> bool:
+        if not victim.running:
+            field.fired["ended by a full disk"] += 1
+            return True
+        with Rpc(victim.endpoint) as rpc, suppress(grpc.RpcError):
+            return bool(rpc.call("Maintenance", "Alarm", rpc_pb2.AlarmRequest()).alarms)
+        return False
+
+    until(noticed, "nobody noticed the full disk", 30)
+    time.sleep(field.chance.uniform(0.5, 2.0))
+    ballast.unlink()
+    field.start_all()
+    field.leader()
+    until(lambda: disarmed(field), "the alarm stays", 30)
+
+
+def disarmed(field: Field) -> bool:
+    """Takes back every alarm; whether every member is healthy then."""
+    with suppress(grpc.RpcError):
+        field.disarm()
+    return all(server.healthy() for server in field.servers)
+
+
+DISKS: dict[str, Fault] = {"full disk": full_disk}
