@@ -131,6 +131,8 @@ def refuses(server: Server) -> None:
 def replace(field: Field, server: Server) -> None:
     """The steps of docs/operations.md, with the commands that it gives."""
     assert not server.running
+    # A change that is handed to a leader just dead is lost, and its outcome is not known.
+    field.leader()
     healthy = next(s for s in field.shuffled() if s.running and s is not server)
     asking = f"--endpoints={healthy.endpoint}"
     member = f"{field.id_of(server.name):x}"

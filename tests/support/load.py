@@ -107,10 +107,12 @@ class Load:
             op = self.ask(callers[turn], client, request)
             for kv in op.response.kvs if op.outcome is Outcome.OK else ():
                 seen[kv.key] = kv.mod
-            if op.outcome is not Outcome.OK:
-                turn = chance.randrange(len(callers))
-                client, serial = self.number(), 0
-            self._stopping.wait(PAUSE_S)
+            if op.outcome is Outcome.OK:
+                self._stopping.wait(PAUSE_S)
+                continue
+            turn = chance.randrange(len(callers))
+            client, serial = self.number(), 0
+            self._stopping.wait(5 * PAUSE_S)
         for caller in callers:
             caller.close()
 

@@ -1,4 +1,4 @@
-"""The faults of a round: kills, pauses, partitions, bad links, full disks, on a cluster of processes.
+"""The faults of a round on a cluster of processes: kills, pauses, cuts, bad links, full disks.
 
 Each fault is a function of the field. It does its damage, waits as long as that lasts, and takes
 it back; members that it left dead are started afterwards by whoever runs the round. What really
