@@ -45,6 +45,9 @@ _DAMAGE: Final = (
 _LOW_SPACE_BYTES: Final = 16 * 1024**2
 """With less than this free, a failed commit is taken for a full disk: LMDB says only EIO."""
 _META_PAGES: Final = 2
+_TABLE_FLAGS_END: Final = 6
+"""LMDB's record of a table begins with padding and the flags that say how its keys are ordered:
+all zeros for ours."""
 
 
 def tail_name(table: str) -> str:
@@ -92,17 +95,46 @@ class LmdbStore:
                 create=not read_only,
                 mode=0o600,
             )
-            self._tables = {spec.name: self._open_table(spec, read_only) for spec in tables}
         except lmdb.Error as error:
             self._fail("opening", error)
+        try:
+            self._tables = self._open_tables(tables, read_only)
+        except lmdb.Error as error:
+            self._env.close()
+            self._fail("opening", error)
+        except StoreCorrupt:
+            self._env.close()
+            raise
         self._page_bytes: int = self._env.stat()["psize"]
         store_point("store.after_open", path)
 
-    def _open_table(self, spec: TableSpec, read_only: bool) -> LmdbTable:
+    def _open_tables(self, tables: Sequence[TableSpec], read_only: bool) -> dict[str, LmdbTable]:
+        # In one transaction: there are all tables, or none.
+        with self._env.begin(write=not read_only) as txn:
+            self._check_tables(tables, txn)
+            return {spec.name: self._open_table(spec, txn, not read_only) for spec in tables}
+
+    def _check_tables(self, tables: Sequence[TableSpec], txn: lmdb.Transaction) -> None:
+        """LMDB keeps the tables in one without a name, and nothing there has a checksum.
+
+        It would make a table anew whose name is damaged, and everything in it would be gone.
+        """
+        found = {bytes(name): bytes(record) for name, record in txn.cursor()}
+        names = {spec.name for spec in tables}
+        names |= {tail_name(spec.name) for spec in tables if spec.long_keys}
+        wanted = {name.encode() for name in names}
+        if found and set(found) != wanted:
+            differing = ", ".join(repr(name) for name in sorted(set(found) ^ wanted))
+            raise StoreCorrupt(self._path, "its table names", f"{differing} should (not) be there")
+        for name, record in found.items():
+            if record[:_TABLE_FLAGS_END].strip(b"\0"):
+                raise StoreCorrupt(self._path, f"the record of table {name!r}", "its flags are set")
+
+    def _open_table(self, spec: TableSpec, txn: lmdb.Transaction, create: bool) -> LmdbTable:
         tail = None
-        root = self._env.open_db(spec.name.encode(), create=not read_only)
+        root = self._env.open_db(spec.name.encode(), txn, create=create)
         if spec.long_keys:
-            tail = self._env.open_db(tail_name(spec.name).encode(), create=not read_only)
+            tail = self._env.open_db(tail_name(spec.name).encode(), txn, create=create)
         return LmdbTable(
             name=spec.name,
             path=str(self._path),
