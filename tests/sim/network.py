@@ -22,7 +22,7 @@ from kvstore.errors import Code, EtcdError
 from kvstore.machine import Member
 from kvstore.node.peer_limits import PING_TIMEOUT_S, QUERY_TIMEOUT_S, RECONNECT_MAX_S
 from kvstore.node.transport import Cluster, LocalMember
-from kvstore.node.wire import read_cluster, unpack, cluster_frame
+from kvstore.node.wire import cluster_frame, read_cluster, unpack
 from raft.messages import InstallSnapshot, Message, from_wire, to_wire
 from tests.sim.prng import Prng
 from tests.sim.streams import Transfers

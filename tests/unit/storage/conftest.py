@@ -42,7 +42,7 @@ def store(engine: str, disk: Disk, tmp_path: Path) -> Iterator[Store]:
     if engine == "lmdb":
         made = LmdbStore(tmp_path / "store.mdb", TABLES, map_bytes=64 * 1024**2)
     elif engine == "simulated":
-        made = SimStoreEngine(cast(DiskSession, disk)).open(tmp_path / "store.mdb", TABLES)
+        made = SimStoreEngine(cast("DiskSession", disk)).open(tmp_path / "store.mdb", TABLES)
     else:
         made = MemoryStore(TABLES)
     yield made
