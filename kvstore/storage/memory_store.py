@@ -15,7 +15,13 @@ from typing import Final
 
 import msgpack
 
-from kvstore.storage.errors import CopyStopped, StoreCorrupt, StoreFailed, StoreFull
+from kvstore.storage.errors import (
+    CopyStopped,
+    StorageError,
+    StoreCorrupt,
+    StoreFailed,
+    StoreFull,
+)
 from kvstore.storage.limits import KEY_BYTES_MAX
 from kvstore.storage.store import EngineInfo, ReadTxn, TableSpec
 
@@ -172,7 +178,7 @@ class MemoryWriteTxn(MemoryReadTxn):
     def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
         try:
             self.commit()
-        except StoreFull as error:
+        except StorageError as error:
             report(error)
         else:
             report(None)
@@ -223,13 +229,18 @@ class MemoryStore:
         store = cls(tables)
         txn = store.write()
         unpacker = msgpack.Unpacker(use_list=False)
+        size_bytes = read_bytes = 0
         try:
             for piece in pieces:
                 unpacker.feed(piece)
+                size_bytes += len(piece)
                 for table, records in unpacker:
                     txn.put_many(table, records)
+                    read_bytes = unpacker.tell()
         except (ValueError, TypeError, KeyError) as error:
             raise StoreCorrupt("<image>", "a piece of the image", str(error)) from error
+        if read_bytes != size_bytes:
+            raise StoreCorrupt("<image>", "its end", "the last piece is cut off")
         txn.commit()
         return store
 

@@ -1,1 +1,1 @@
-"""A deterministic simulator of whole clusters, its faults, and the invariants it checks."""
+"""A whole cluster in one process: virtual disk, network, clock and clients, all from one seed."""
