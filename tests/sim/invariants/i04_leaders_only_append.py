@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from raft.types import Entry, Role
-from tests.sim.invariants.inside import entry_at, log_of, newest_entry
+from tests.sim.books.inside import entry_at, log_of, newest_entry
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raft.types import Entry
-from tests.sim.invariants.inside import log_of
-from tests.sim.invariants.tails import Tails
+from tests.sim.books.inside import log_of
+from tests.sim.books.tails import Tails
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class LogsMatch(Invariant):
         news = self._tails.news(p)
         if news is None:
             return
-        start, entries = news
+        entries = news[1]
         if not entries:
             return
         before = log_of(p).term_at(entries[0].index - 1)

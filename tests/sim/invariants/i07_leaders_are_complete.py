@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raft.types import Role
-from tests.sim.invariants.inside import log_of
-from tests.sim.invariants.witness import witness_of
+from tests.sim.books.inside import log_of
+from tests.sim.books.witness import witness_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ class LeadersAreComplete(Invariant):
     """
 
     number = "I7"
-    title = (
-        "Every entry ever reported committed is in the log (or snapshot) of each later leader."
-    )
+    title = "Every entry ever reported committed is in the log (or snapshot) of each later leader."
     source = "thesis §3.6.3"
 
     def __init__(self, world: World) -> None:

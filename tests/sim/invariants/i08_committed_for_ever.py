@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.sim.invariants.witness import witness_of
+from tests.sim.books.witness import witness_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

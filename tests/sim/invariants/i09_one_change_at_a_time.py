@@ -6,11 +6,12 @@ commit; no node campaigns while a committed change is unapplied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from raft.types import EntryKind, Role
-from tests.sim.invariants.inside import log_of
-from tests.sim.invariants.tails import Tails
+from raft.types import Entry, EntryKind, Role
+from tests.sim.books.inside import log_of
+from tests.sim.books.tails import Tails
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
@@ -67,19 +68,22 @@ class OneChangeAtATime(Invariant):
                 f"change {changes[0][0]} is unapplied (applied: {applied})"
             )
 
-    def _take(self, p: Process, changes: list[tuple[int, int]], start: int, entries: object) -> None:
+    def _take(
+        self, p: Process, changes: list[tuple[int, int]], start: int, entries: Sequence[Entry]
+    ) -> None:
         raft = p.raft
         while changes and changes[-1][0] >= start:
             changes.pop()
         leads = raft.role is Role.LEADER
-        for entry in entries:  # type: ignore[attr-defined]
-            if leads and entry.term == raft.term and self._began.get(p.name, (0, 0))[0] != entry.term:
-                self._began[p.name] = (entry.term, entry.index)
-            if entry.kind == EntryKind.CONF_CHANGE:
-                changes.append((entry.index, entry.term))
-                first = self._began.get(p.name, (0, 0))
-                if leads and first[0] == entry.term and log_of(p).commit < first[1]:
-                    raise self.violated(
-                        f"{p.name} accepted configuration change {entry.index} in term "
-                        f"{entry.term} before entry {first[1]}, its first, was committed"
-                    )
+        began = self._began.get(p.name, (0, 0))
+        for entry in entries:
+            if leads and entry.term == raft.term != began[0]:
+                began = self._began[p.name] = (entry.term, entry.index)
+            if entry.kind != EntryKind.CONF_CHANGE:
+                continue
+            changes.append((entry.index, entry.term))
+            if leads and began[0] == entry.term and log_of(p).commit < began[1]:
+                raise self.violated(
+                    f"{p.name} accepted configuration change {entry.index} in term "
+                    f"{entry.term} before entry {began[1]}, its first, was committed"
+                )

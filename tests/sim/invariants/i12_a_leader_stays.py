@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from raft.messages import Message, TimeoutNow
 from raft.types import Entry, Role
+from tests.sim.books.inside import is_up
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class ALeaderStays(Invariant):
 
     def _settled(self) -> str | None:
         """The leader of the newest term, if a majority of its voters follows it."""
-        alive = [p for p in self.world.processes.values() if p.alive and p.raft is not None]
+        alive = [p for p in self.world.processes.values() if is_up(p)]
         leaders = [p for p in alive if p.raft.role is Role.LEADER]
         if not leaders:
             return None
@@ -115,7 +116,7 @@ class ALeaderStays(Invariant):
             roles = {
                 p.name: f"{p.raft.role.name} term {p.raft.term}"
                 for p in self.world.processes.values()
-                if p.alive and p.raft is not None
+                if is_up(p)
             }
             raise self.violated(
                 f"no leader for {waited / 1e9:.1f} s, more than {_PATIENCE_ELECTIONS} election "

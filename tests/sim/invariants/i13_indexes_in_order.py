@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.sim.invariants.durable import durable_logs
-from tests.sim.invariants.inside import log_of, purged_index, snapshot_index, state_of
+from tests.sim.books.durable import durable_logs
+from tests.sim.books.inside import log_of, purged_index, snapshot_index, state_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from raft.messages import InstallSnapshot, Message
 from raft.types import ConfState, Entry
-from tests.sim.invariants.witness import witness_of
+from tests.sim.books.witness import witness_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kvstore.node import limits
 from raft.limits import ENTRY_OVERHEAD_BYTES, READS_WAITING_MAX
 from raft.types import Role
-from tests.sim.invariants.inside import progress_of, read_queue, state_of
+from tests.sim.books.inside import progress_of, read_queue, state_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ class QueuesAreBounded(Invariant):
         self._check(p, "reads forwarded", len(reads.forwarded), READS_WAITING_MAX)
         self._check(p, "queued writes", proposals.queued, limits.MAX_QUEUED_WRITES + 1)
         self._check(p, "pending writes", len(proposals), limits.MAX_PENDING_WRITES + 1)
-        self._check(
-            p, "reads to be confirmed", len(core.rounds._arrived), limits.MAX_WAITING_READS
-        )
+        self._check(p, "reads to be confirmed", len(core.rounds._arrived), limits.MAX_WAITING_READS)
         self._check(p, "pinned views", len(core.jobs._running), limits.MAX_PINNED_VIEWS)
 
     def _check_leader(self, p: Process) -> None:

@@ -21,7 +21,7 @@ from raft.messages import (
     VoteReply,
 )
 from raft.types import Entry
-from tests.sim.invariants.durable import DurableLog, durable_logs, image_of
+from tests.sim.books.durable import DurableLog, durable_logs, image_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

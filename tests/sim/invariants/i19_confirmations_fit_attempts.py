@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from raft.messages import ForwardRead, Message, ReadReply
-from tests.sim.invariants.witness import witness_of
+from tests.sim.books.witness import witness_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """I20 (reliability R12): no read is answered on the strength of a clock.
 
 There are no lease reads here (raft/node.py says why), so nobody can believe in a lease. What
-such a belief would break is looked at all the same: linearizable reads, by whomever they are
-served, never go back in true time, and nobody serves one under two leaders' names.
+such a belief would break is looked at all the same: linearizable reads never go back in true
+time, by whomever they are served.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.machine.command import CommandKind
 from raft.types import Entry
-from tests.sim.invariants.canon import Applied, canon_of
+from tests.sim.books.canon import Applied, canon_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

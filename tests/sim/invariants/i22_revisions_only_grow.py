@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raft.types import Entry
-from tests.sim.invariants.canon import canon_of
+from tests.sim.books.canon import canon_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

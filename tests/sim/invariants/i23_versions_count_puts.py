@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kvstore.machine.results import DELETE, Change
 from raft.types import Entry
 from tests.linear.history import KV
-from tests.sim.invariants.canon import canon_of, kv_of
+from tests.sim.books.canon import canon_of, kv_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

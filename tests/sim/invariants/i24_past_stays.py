@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvstore.errors import COMPACTED, FUTURE_REVISION
-from tests.sim.invariants.canon import canon_of
-from tests.sim.invariants.reading import pairs_at, refusal_at, running
+from tests.sim.books.canon import canon_of
+from tests.sim.books.reading import pairs_at, refusal_at, running
 from tests.sim.observer import Invariant
 from tests.sim.prng import Prng
 
@@ -56,9 +56,7 @@ class PastStays(Invariant):
             found, expected = pairs_at(p, revision), canon.state_at(revision)
             if found != expected:
                 keys = sorted(
-                    key
-                    for key in {*found, *expected}
-                    if found.get(key) != expected.get(key)
+                    key for key in {*found, *expected} if found.get(key) != expected.get(key)
                 )
                 raise self.violated(
                     f"{p.name} at revision {revision} (compacted to {p.machine.compact_revision}, "

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raft.messages import Message
-from tests.sim.invariants.durable import durable_logs
+from tests.sim.books.durable import durable_logs
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.sim.invariants.canon import canon_of
-from tests.sim.invariants.reading import pairs_at
+from tests.sim.books.canon import canon_of
+from tests.sim.books.reading import pairs_at
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.sim.invariants.durable import durable_logs
-from tests.sim.invariants.witness import witness_of
+from tests.sim.books.durable import durable_logs
+from tests.sim.books.witness import witness_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ class DamageIsNeverCutAway(Invariant):
     """Compares the recovered log with the durable one of the member's last life."""
 
     number = "I27"
-    title = "A damaged committed record is never served, never voted with, never silently truncated."
+    title = (
+        "A damaged committed record is never served, never voted with, never silently truncated."
+    )
     source = "FAST'18"
 
     def __init__(self, world: World) -> None:

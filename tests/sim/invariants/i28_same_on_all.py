@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from kvstore.pb.rpc_pb2 import CORRUPT
 from raft.types import Entry
-from tests.sim.invariants.canon import canon_of
-from tests.sim.invariants.reading import running, state_hash
+from tests.sim.books.canon import canon_of
+from tests.sim.books.reading import running, state_hash
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvstore.pb.rpc_pb2 import CORRUPT
-from tests.sim.invariants.reading import kv_hash, running
+from tests.sim.books.reading import kv_hash, running
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

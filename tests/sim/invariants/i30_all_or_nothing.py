@@ -13,7 +13,7 @@ from kvstore.machine.command import CommandKind
 from kvstore.machine.results import DELETE
 from kvstore.pb.rpc_pb2 import TxnResponse
 from raft.types import Entry
-from tests.sim.invariants.canon import Applied, canon_of
+from tests.sim.books.canon import Applied, canon_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

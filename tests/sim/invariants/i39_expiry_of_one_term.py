@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.machine.command import CommandKind, decode, read_expiry
 from raft.types import Entry, Role
-from tests.sim.invariants.canon import canon_of
+from tests.sim.books.canon import canon_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.machine.command import CommandKind
 from raft.types import Entry
-from tests.sim.invariants.canon import canon_of
+from tests.sim.books.canon import canon_of
 from tests.sim.invariants.i30_all_or_nothing import difference
 from tests.sim.observer import Invariant
 

@@ -26,7 +26,7 @@ from kvstore.storage.wal_format import (
 )
 from kvstore.storage.wal_scan import scan_log
 from raft.types import HardState
-from tests.sim.invariants.inside import wal_directory, wal_writer
+from tests.sim.books.inside import wal_directory, wal_writer
 
 if TYPE_CHECKING:
     from tests.sim.process import Process

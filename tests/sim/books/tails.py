@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from raft.types import Entry
-from tests.sim.invariants.inside import entries_between, entry_at, log_of, newest_entry
+from tests.sim.books.inside import entries_between, entry_at, log_of, newest_entry
 
 if TYPE_CHECKING:
     from tests.sim.process import Process

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from raft.types import ConfState, Entry, EntryKind
-from tests.sim.invariants.inside import entries_between, entry_at, log_of
+from tests.sim.books.inside import entries_between, entry_at, log_of
 
 if TYPE_CHECKING:
     from tests.sim.process import Process

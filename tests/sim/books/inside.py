@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.sim.process import Process
 
 __all__ = (
+    "is_up",
     "entries_between",
     "entry_at",
     "log_of",
@@ -33,6 +34,11 @@ __all__ = (
     "wal_directory",
     "wal_writer",
 )
+
+
+def is_up(p: Process) -> bool:
+    """Whether there is a running member to look at (a start takes a while)."""
+    return p.alive and p.running is not None
 
 
 def state_of(p: Process) -> State:

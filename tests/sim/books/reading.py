@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import EtcdError
 from kvstore.machine.jobs import run
 from kvstore.pb.rpc_pb2 import RangeRequest, RangeResponse
 from tests.linear.history import KV
+from tests.sim.books.inside import is_up
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -18,7 +18,7 @@ __all__ = ("kv_hash", "pairs_at", "refusal_at", "running", "state_hash")
 
 def running(processes: Any) -> list[Process]:
     """Those of the world's processes that have a state to look at."""
-    return [p for p in processes.values() if p.alive and p.raft is not None]
+    return [p for p in processes.values() if is_up(p)]
 
 
 def _all_at(p: Process, revision: int) -> RangeResponse:
@@ -32,9 +32,7 @@ def _all_at(p: Process, revision: int) -> RangeResponse:
 def pairs_at(p: Process, revision: int) -> dict[bytes, KV]:
     """Every pair at a revision; raises EtcdError for one that cannot be read."""
     return {
-        kv.key: KV(
-            kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease
-        )
+        kv.key: KV(kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
         for kv in _all_at(p, revision).kvs
     }
 
@@ -56,7 +54,6 @@ def state_hash(p: Process) -> int:
 
 def kv_hash(p: Process, revision: int = 0) -> tuple[int, int, int]:
     """(hash, compact revision, revision) of the history, as members compare it."""
-    make: Callable[[], Any]
     with p.machine.view() as view:
         answer = run(view.hash_kv(revision))
         return answer.hash, answer.compact_revision, answer.hash_revision
