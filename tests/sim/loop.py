@@ -19,6 +19,7 @@ __all__ = ("SimLoop",)
 
 _CLOCK_GRAIN_S = 1e-9
 _TASKS_SWEPT_AT = 256
+_PATIENCE = 50
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -102,7 +103,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             if task.done():
                 continue
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            for _ in range(3):  # a `finally` that awaits refuses the first request to end
+            for _ in range(_PATIENCE):  # each `finally` that awaits refuses once to end
                 try:
                     task.get_coro().close()
                 except BaseException:

@@ -381,6 +381,10 @@ class Link:
         """Whether there is a connection."""
         return self._peer is not None
 
+    def connected_to(self, peer: SimTransport | None) -> bool:
+        """Whether there is a connection, and it leads to this incarnation."""
+        return peer is not None and self._peer is peer
+
     @property
     def target_name(self) -> str:
         """The machine that the link leads to; empty when nobody has the address."""
@@ -542,6 +546,8 @@ class Link:
         self._under_way -= 1
         world, own, target = self._network.world, self._process.name, peer.process.name
         if not peer.process.alive or self._network.listening.get(target) is not peer:
+            # The machine is back, but knows of no such connection.
+            self._network.carry(target, own, self._process.later, 0, self.end, serial, "reset")
             return
         if (own, target) in self._network._cut:
             world.fire("message cut off")

@@ -16,12 +16,18 @@ from kvstore.api.services.registration import build_api
 from kvstore.machine import Machine
 from kvstore.metrics import Metrics
 from kvstore.node.config import NodeConfig
-from kvstore.node.errors import ClusterUnreachable, NotAMember, StartupError, StopKind
+from kvstore.node.errors import (
+    ClusterUnreachable,
+    DataDirUnusable,
+    NotAMember,
+    StartupError,
+    StopKind,
+)
 from kvstore.node.lifecycle import Running
 from kvstore.node.member import MemberCore
 from kvstore.node.node import Node
 from kvstore.node.recovery import Start
-from kvstore.storage.errors import StorageError
+from kvstore.storage.errors import DiskFailed, StorageError
 from kvstore.storage.wal import Wal
 from kvstore.watch.hub import WatchHub
 from raft.node import RaftNode
@@ -66,9 +72,15 @@ class Process:
         """Why the last process here ended by itself; empty when it did not."""
         self.spoilt = False
         """The files here are refused: only a replacement of the member helps."""
+        self.begun = False
+        """A process here has recovered or founded its files: it may be started again as it is."""
         self.removed = False
         """The member was removed from the cluster, and its process has noticed."""
+        self.guests: dict[int, Callable[[], None]] = {}
+        """Clients that are connected now: whom to tell when the process is gone."""
         self.iteration_ns = world.params.iteration_ns
+        self._tickets = 0
+        self._crash_at_start: tuple[int, bool, CrashPolicy | None] | None = None
         self._network = network
         self._metrics = Metrics()
         self._session: DiskSession | None = None
@@ -138,6 +150,9 @@ class Process:
         self.loop = SimLoop(self.clock.now, self._wanted, self._failed)
         self._armed_ns = _NEVER
         self._busy_until_ns = self.world.now_ns
+        if self._crash_at_start is not None:
+            (operations, after, policy), self._crash_at_start = self._crash_at_start, None
+            self.crash_at(operations, after=after, policy=policy)
         host = SimHost(self, session)
         network = self._network.of(self)
         self.node = Node(self.config, self._metrics, network=network, host=host)
@@ -167,12 +182,14 @@ class Process:
         """Recovery is done: whoever watches is put in place before the first turn."""
         running = self._parts()
         self.member_id = running.member_id
+        self.begun = True
         core, world = running.core, self.world
         applier = core.applier
         finish, installed = applier._finish, core.installed
 
         def finished(batch: Any) -> None:
             entries = applier._entries
+            world.chronicle.note(self.name, batch.changes)
             finish(batch)
             world.log(f"{self.name} applied {entries[-1].index} revision {core.machine.revision}")
             world.show("applied", self, entries, batch.results)
@@ -180,6 +197,7 @@ class Process:
         def replaced(persist: Any, machine: Machine) -> Any:
             batch = installed(persist, machine)
             meta = persist.snapshot
+            world.chronicle.catch_up(self.name, machine)
             world.log(f"{self.name} installed {meta.index} term {meta.term}")
             world.fire("snapshot installed")
             world.show("installed", self, meta.index, meta.term)
@@ -193,6 +211,7 @@ class Process:
             f"entries {len(start.entries)} term {start.hard_state.term} "
             f"applied {core.applier.applied_index}"
         )
+        world.chronicle.catch_up(self.name, core.machine)
         world.show("started", self)
 
     def stop(self) -> None:
@@ -243,6 +262,10 @@ class Process:
         else:
             self.disk.on_operation = hook
 
+    def crash_at_start(self, operations: int, *, after: bool, policy: CrashPolicy | None) -> None:
+        """The same for the next process, counted from its first disk operation."""
+        self._crash_at_start = (operations, after, policy)
+
     def _die(self, why: str) -> None:
         self._end_process()
         self.world.log(f"{self.name} {why}")
@@ -260,8 +283,17 @@ class Process:
         self._graves.append(self.loop)
         self._held.clear()
 
+    def admit(self, cut_off: Callable[[], None]) -> int:
+        """A client has connected; `cut_off` is called if the process dies first."""
+        self._tickets += 1
+        self.guests[self._tickets] = cut_off
+        return self._tickets
+
     def _tell_stopped(self, why: str, *, notice: bool) -> None:
         self._network.died(self, notice=notice)
+        guests, self.guests = self.guests, {}
+        for cut_off in guests.values():
+            cut_off()
         self.world.show("stopped", self, why)
         self.node = None
         self.table = None
@@ -269,14 +301,17 @@ class Process:
     def _refused(self, error: Exception) -> None:
         """The start has failed. Only some reasons are good ones."""
         self.ended_with = f"{type(error).__name__}: {error}"
-        if isinstance(error, NotAMember):
-            self.removed = True
-        elif isinstance(error, StorageError) or type(error).__name__ == "DataDirUnusable":
-            self.spoilt = not self.disk_faults_armed()
+        if isinstance(error, StorageError | DataDirUnusable):
+            # An operation that failed may do better next time; what is damaged stays so.
+            self.spoilt = not isinstance(error, DiskFailed)
             if not self.damaged():
                 self._unexplained(self.ended_with)
             self.world.fire("start refused")
-        elif not isinstance(error, ClusterUnreachable):
+        elif not self.begun or isinstance(error, ClusterUnreachable):
+            pass  # It found nobody, or members that do not know of it yet: it is tried again.
+        elif isinstance(error, NotAMember):
+            self.removed = True
+        else:
             self._unexplained(self.ended_with)
         self._die(f"did not start: {self.ended_with}")
 
@@ -293,10 +328,6 @@ class Process:
     def damaged(self) -> bool:
         """Whether this disk has ever done something that a member may stop for."""
         return any(word in kind for kind in self.disk.fired for word in _DAMAGE)
-
-    def disk_faults_armed(self) -> bool:
-        """Whether the disk may still fail operations: then another try may go better."""
-        return bool(self.disk.rates or self.disk._armed)
 
     def _unexplained(self, what: str) -> None:
         self.world.violate(Violated("K1", f"{self.name} ended without a fault that explains it: {what}"))

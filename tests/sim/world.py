@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.sim.chronicle import Chronicle
 from tests.sim.observer import Invariant, Violated
 from tests.sim.prng import Prng
 
@@ -53,6 +54,7 @@ class World:
         self.prng = Prng(params.seed)
         self.now_ns = 0
         self.processes: dict[str, Process] = {}
+        self.chronicle = Chronicle(self)
         self.violation: Violated | None = None
         self.fired: Counter[str] = Counter()
         """How often each kind of fault really happened."""
@@ -90,6 +92,11 @@ class World:
             if stop is not None and stop():
                 return
         self.now_ns = max(self.now_ns, until_ns)
+
+    @property
+    def events(self) -> int:
+        """How many events there have been, those still to come included."""
+        return self._count
 
     @property
     def tick(self) -> int:
