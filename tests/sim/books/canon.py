@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvstore.errors import EtcdError
+from kvstore.machine.alarms import refusal
 from kvstore.machine.command import CommandKind, decode, read_expiry
-from kvstore.machine.results import DELETE, Change
+from kvstore.machine.quota import txn_cost
+from kvstore.machine.results import DELETE, Change, Result
 from kvstore.pb.kv_pb2 import KeyValue
 from kvstore.pb.rpc_pb2 import (
+    NOSPACE,
     AlarmRequest,
     CompactionRequest,
     DeleteRangeRequest,
@@ -26,10 +29,10 @@ from kvstore.pb.rpc_pb2 import (
 )
 from raft.types import Entry, EntryKind
 from tests.linear.history import KV, Event, deleted
+from tests.sim.books.inside import entries_between, log_of
 from tests.unit.machine.model import Model
 
 if TYPE_CHECKING:
-    from kvstore.machine import Result
     from tests.sim.process import Process
     from tests.sim.world import World
 
@@ -75,6 +78,8 @@ class Outcome(NamedTuple):
     expected: Expected | None
     """None when an alarm had the entry refused, or the model does not cover its kind."""
     process: str
+    shown: bool = True
+    """False: made up for after the process had died; its result is the model's."""
 
 
 class Applied(NamedTuple):
@@ -115,8 +120,34 @@ class Canon:
     # ---- from the processes ----------------------------------------------------------------
 
     def resume(self, p: Process) -> None:
-        """A process goes on from the state of its machine: after a start, or a snapshot."""
+        """A process goes on from the state of its machine: after a start, or a snapshot.
+
+        What it applied in the very moment in which it died, nobody was shown; if it was the only
+        one so far, that is made up for from its log and its store.
+        """
         self._revision[p.name] = p.machine.revision
+        if self.last_index < p.machine.applied_index:
+            self._catch_up(p)
+
+    def _catch_up(self, p: Process) -> None:
+        machine = p.machine
+        log = log_of(p)
+        entries = entries_between(log, self.last_index + 1, machine.applied_index)
+        if self.outcomes and (not entries or entries[0].index != self.last_index + 1):
+            return  # From a snapshot; whoever made it has shown what it holds.
+        by_revision = self._read_changes(p, self.last_revision, machine.revision)
+        for entry in entries:
+            before = self.last_revision
+            expected = self._expect(entry)
+            after = before + len({event[0] for event in expected.events} if expected else ())
+            changes = tuple(
+                change
+                for revision in range(before + 1, after + 1)
+                for change in by_revision.get(revision, ())
+            )
+            error = expected.error if expected is not None else None
+            result = Result(0, after, error=error)
+            self._book(p, entry, result, before, changes, expected, shown=False)
 
     def read(
         self, p: Process, entries: Sequence[Entry], results: Sequence[Result]
@@ -155,15 +186,40 @@ class Canon:
 
     # ---- the history -----------------------------------------------------------------------
 
+    def _expect(self, entry: Entry) -> Expected | None:
+        """What the model says of an entry; the model has then applied it."""
+        command = decode(entry.data) if entry.kind == EntryKind.NORMAL else None
+        if command is None or (self.alarms and self._refused(command.kind, command.payload)):
+            return None
+        return self._predict(entry, command.kind, command.payload)
+
+    def _refused(self, kind: int, payload: bytes) -> bool:
+        """Whether an alarm that is up has a request refused."""
+        if refusal(frozenset(self.alarms), kind) is not None:
+            return True
+        full = any(alarm == NOSPACE for _, alarm in self.alarms)
+        return full and kind == CommandKind.TXN and txn_cost(TxnRequest.FromString(payload)) > 0
+
     def _add(
         self, p: Process, entry: Entry, result: Result, before: int, changes: tuple[Change, ...]
     ) -> None:
-        kind, request_id, expected = 0, 0, None
+        self._book(p, entry, result, before, changes, self._expect(entry), shown=True)
+
+    def _book(
+        self,
+        p: Process,
+        entry: Entry,
+        result: Result,
+        before: int,
+        changes: tuple[Change, ...],
+        expected: Expected | None,
+        *,
+        shown: bool,
+    ) -> None:
+        kind, request_id = 0, 0
         command = decode(entry.data) if entry.kind == EntryKind.NORMAL else None
         if command is not None:
             kind, request_id = command.kind, command.request_id
-            if not (result.error is not None and self.alarms and not changes):
-                expected = self._predict(entry, kind, command.payload)
             if kind == CommandKind.ALARM and result.error is None:
                 self._alarm(AlarmRequest.FromString(command.payload))
             elif kind == CommandKind.COMPACT and result.error is None:
@@ -179,6 +235,7 @@ class Canon:
             changes,
             expected,
             p.name,
+            shown,
         )
         self.last_index = max(self.last_index, entry.index)
         for change in changes:
