@@ -125,7 +125,7 @@ class LmdbStore:
         wanted = {name.encode() for name in names}
         if found and set(found) != wanted:
             differing = ", ".join(repr(name) for name in sorted(set(found) ^ wanted))
-            raise StoreCorrupt(self._path, "its table names", f"{differing} should (not) be there")
+            raise StoreCorrupt(self._path, "its table names", f"missing or unknown: {differing}")
         for name, record in found.items():
             if record[:_TABLE_FLAGS_END].strip(b"\0"):
                 raise StoreCorrupt(self._path, f"the record of table {name!r}", "its flags are set")
