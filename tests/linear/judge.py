@@ -1,7 +1,7 @@
 """One verdict on everything that was recorded: both checkers, and every promise of every watch.
 
 What must be so before a verdict means anything: the store was empty when the history began; each
-client had one request in flight; the event log is whole; and the last operation succeeded, which
+client waited for one request at a time (one that it gave up may still happen); the event log is whole; and the last operation succeeded, which
 shows that the store is there and what it holds.
 """
 
@@ -92,7 +92,7 @@ def _unfit(history: Sequence[Operation], witness: Witness) -> list[str]:
     busy: dict[int, Operation] = {}
     for op in ordered:
         before = busy.get(op.client)
-        if before is not None and (before.ret is None or before.ret > op.call):
+        if before is not None and before.ret is not None and before.ret > op.call:
             return [f"a client had two requests in flight\n{table([before, op])}"]
         busy[op.client] = op
     if ordered[-1].outcome is not Outcome.OK:
