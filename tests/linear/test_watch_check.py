@@ -138,6 +138,14 @@ def test_a_watch_from_now_begins_behind_its_creation() -> None:
     assert list(CHECKS["resumable"](late, LOG))
 
 
+def test_a_previous_pair_may_be_gone_once_it_was_compacted() -> None:
+    bare = record()
+    changed(4, events=(replace(GONE, prev=None),))(bare.responses)
+    assert list(CHECKS["prev_kv"](bare, EventLog(WITNESS, [(6, 4)])))
+    assert list(CHECKS["prev_kv"](bare, EventLog(WITNESS, [(5, 3)])))
+    assert not list(CHECKS["prev_kv"](bare, EventLog(WITNESS, [(5, 4)])))
+
+
 def test_a_watch_may_end_as_compacted_only_if_it_was_behind() -> None:
     behind = WatchRecord(1, b"\0", TO_THE_END, 2)
     behind.responses = [WatchResponse(1, 5, created=True), compacted(2, 4)]
@@ -164,7 +172,7 @@ def test_the_judge_refuses_what_it_cannot_judge() -> None:
     log = [(2, (Event("put", KV(b"a", b"2", 2, 2, 1)),))]
     twice = [put(1, 0, 10, 2), Operation(1, 5, Range(b"a"), 12, Outcome.OK, Response(2))]
     assert "two requests in flight" in str(judge(twice, [], log))
-    assert "did not succeed" in str(judge([put(1, 0, None, 2)], [], log))
+    assert "nothing succeeded" in str(judge([put(1, 0, None, 2)], [], log))
 
 
 def test_the_judge_shows_the_violation_of_both_checkers_and_of_watches() -> None:

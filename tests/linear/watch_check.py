@@ -22,9 +22,13 @@ __all__ = ("CHECKS", "EventLog", "faults")
 
 
 class EventLog:
-    """The witness, with the value that each event replaced."""
+    """The witness, with the value that each event replaced.
 
-    def __init__(self, witness: Witness) -> None:
+    `compactions`: (time, revision) of those that may have happened, from that time on.
+    """
+
+    def __init__(self, witness: Witness, compactions: Sequence[tuple[int, int]] = ()) -> None:
+        self.compactions = compactions
         self.revisions: list[int] = []
         self.events: list[tuple[Event, ...]] = []
         before: dict[bytes, KV] = {}
@@ -47,6 +51,10 @@ class EventLog:
         start = bisect_left(self.revisions, first)
         for events in self.events[start : bisect_right(self.revisions, last)]:
             yield from events
+
+    def compacted(self, time: int) -> int:
+        """The highest revision that can have been compacted by then."""
+        return max((revision for at, revision in self.compactions if at <= time), default=0)
 
     def find(self, event: Event) -> Event | None:
         """The event of this revision and key, if there was one."""
@@ -208,12 +216,19 @@ def bookmarkable(record: WatchRecord, log: EventLog) -> Iterator[str]:
 
 
 def prev_kv(record: WatchRecord, log: EventLog) -> Iterator[str]:
-    """Previous values, if asked for, are those of the revision before; else there are none."""
-    for event in _events(record):
-        truth = log.find(event)
-        expected = truth.prev if truth is not None and record.prev_kv else None
-        if event.prev != expected and truth is not None:
-            yield f"the {_name(event)} came with the previous pair {event.prev}, not {expected}"
+    """Previous values, if asked for, are those of the revision before; else there are none.
+
+    There is none either when the revision before was compacted by then.
+    """
+    for response in record.responses:
+        for event in response.events:
+            truth = log.find(event)
+            if truth is None:
+                continue
+            expected = truth.prev if record.prev_kv else None
+            gone = event.prev is None and log.compacted(response.at) >= event.kv.mod
+            if event.prev != expected and not gone:
+                yield f"the {_name(event)} came with the previous pair {event.prev}, not {expected}"
 
 
 def is_create(record: WatchRecord, log: EventLog) -> Iterator[str]:
