@@ -111,7 +111,6 @@ class StubProcess:
         self.incarnation = 1
         self.alive = True
         self.paused = False
-        self.running = object()
         self.raft = StubRaft(member_id)
         self.machine = Machine(MemoryStore(Machine.TABLES))
         founders = [Member(number, (f"http://n{number}",)) for number in (1, 2, 3)]
@@ -120,6 +119,7 @@ class StubProcess:
             unsafe_no_fsync=False,
             max_request_bytes=1024,
             election_ms=1000,
+            pre_vote=True,
             compact_hash_check_s=10.0,
             corrupt_check_s=0.0,
         )
@@ -133,9 +133,10 @@ class StubProcess:
         self.wal = SimpleNamespace(
             _writer=SimpleNamespace(_segments=[SimpleNamespace(first_index=GENESIS + 1)])
         )
-        latest = SimpleNamespace(index=GENESIS)
-        self.node = SimpleNamespace(
-            running=SimpleNamespace(snapshots=SimpleNamespace(latest=latest))
+        self.snapshots = [SimpleNamespace(index=GENESIS)]
+        files = SimpleNamespace(snapshots=lambda: self.snapshots, store_open=True)
+        self.running = SimpleNamespace(
+            snapshots=SimpleNamespace(_files=files), opened=SimpleNamespace(files=files)
         )
         self.start = SimpleNamespace(
             hard_state=HardState(GENESIS, NO_NODE, GENESIS), base=(GENESIS, GENESIS), entries=[]

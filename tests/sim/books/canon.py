@@ -27,9 +27,10 @@ from kvstore.pb.rpc_pb2 import (
     PutRequest,
     TxnRequest,
 )
+from kvstore.storage.wal_scan import scan_log
 from raft.types import Entry, EntryKind
 from tests.linear.history import KV, Event, deleted
-from tests.sim.books.inside import entries_between, log_of
+from tests.sim.books.inside import entries_between, log_of, wal_directory
 from tests.unit.machine.model import Model
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ _REQUESTS: dict[int, Any] = {
     CommandKind.LEASE_REVOKE: LeaseRevokeRequest,
 }
 _FIRST_REVISION = 1
+_GENESIS = 1
+"""The index behind which every log begins; nothing was applied to get there."""
 
 
 class Expected(NamedTuple):
@@ -126,14 +129,18 @@ class Canon:
         one so far, that is made up for from its log and its store.
         """
         self._revision[p.name] = p.machine.revision
-        if self.last_index < p.machine.applied_index:
+        if max(self.last_index, _GENESIS) < p.machine.applied_index:
             self._catch_up(p)
 
     def _catch_up(self, p: Process) -> None:
         machine = p.machine
-        log = log_of(p)
-        entries = entries_between(log, self.last_index + 1, machine.applied_index)
-        if self.outcomes and (not entries or entries[0].index != self.last_index + 1):
+        entries = entries_between(log_of(p), self.last_index + 1, machine.applied_index)
+        if not entries or (self.outcomes and entries[0].index != self.last_index + 1):
+            # Memory keeps less than the disk.
+            view = p.disk.durable_view()
+            scan = scan_log(view, wal_directory(p), keep_after=self.last_index, settle=False)
+            entries = [entry for entry in scan.entries if entry.index <= machine.applied_index]
+        if not entries or (self.outcomes and entries[0].index != self.last_index + 1):
             return  # From a snapshot; whoever made it has shown what it holds.
         by_revision = self._read_changes(p, self.last_revision, machine.revision)
         for entry in entries:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.sim.process import Process
 
 __all__ = (
+    "is_readable",
     "is_up",
     "entries_between",
     "entry_at",
@@ -28,7 +29,7 @@ __all__ = (
     "progress_of",
     "purged_index",
     "read_queue",
-    "snapshot_index",
+    "snapshot_indexes",
     "state_of",
     "streams_of",
     "wal_directory",
@@ -96,10 +97,14 @@ def purged_index(p: Process) -> int:
     return first - 1
 
 
-def snapshot_index(p: Process) -> int:
-    """The entry that the newest snapshot file of this process covers; 0 without one."""
-    latest = p.node.running.snapshots.latest
-    return 0 if latest is None else int(latest.index)
+def snapshot_indexes(p: Process) -> list[int]:
+    """The entries that the snapshot files of this process cover."""
+    return [int(file.index) for file in p.running.snapshots._files.snapshots()]
+
+
+def is_readable(p: Process) -> bool:
+    """Whether its store can be looked at: it is open, and not about to be replaced."""
+    return is_up(p) and not p.core.jobs.paused and bool(p.running.opened.files.store_open)
 
 
 def streams_of(p: Process) -> Iterator[tuple[int, int, int]]:

@@ -8,7 +8,7 @@ from kvstore.errors import EtcdError
 from kvstore.machine.jobs import run
 from kvstore.pb.rpc_pb2 import RangeRequest, RangeResponse
 from tests.linear.history import KV
-from tests.sim.books.inside import is_up
+from tests.sim.books.inside import is_readable
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -17,8 +17,8 @@ __all__ = ("kv_hash", "pairs_at", "refusal_at", "running", "state_hash")
 
 
 def running(processes: Any) -> list[Process]:
-    """Those of the world's processes that have a state to look at."""
-    return [p for p in processes.values() if is_up(p)]
+    """Those of the world's processes that have a state to look at now."""
+    return [p for p in processes.values() if is_readable(p)]
 
 
 def _all_at(p: Process, revision: int) -> RangeResponse:

@@ -32,23 +32,21 @@ class VersionsCountPuts(Invariant):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._canon = canon_of(world)
-        self._live: dict[bytes, KV] = {}
 
     def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
         for item in self._canon.read(p, entries, results):
             if item.first:
                 for change in item.changes:
-                    self._check(p, change, item.result.revision)
+                    event = self._canon.events[change.revision][change.sub]
+                    self._check(p, change, event.prev, item.result.revision)
 
-    def _check(self, p: Process, change: Change, revision: int) -> None:
-        before = self._live.get(change.key)
+    def _check(self, p: Process, change: Change, before: KV | None, revision: int) -> None:
         if change.kind == DELETE:
             if before is None:
                 raise self.violated(
                     f"{p.name} deleted {change.key!r} at revision {change.revision}, which did "
                     "not exist"
                 )
-            del self._live[change.key]
             return
         kv = kv_of(change.kv)
         create, version = (
@@ -64,4 +62,3 @@ class VersionsCountPuts(Invariant):
                 f"{p.name} has {kv} at revision {change.revision} (store: {revision}); it should "
                 f"be of version {version}, created at {create}"
             )
-        self._live[change.key] = kv

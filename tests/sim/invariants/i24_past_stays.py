@@ -40,7 +40,7 @@ class PastStays(Invariant):
     def phase_ended(self, name: str) -> None:
         canon = self._canon
         for p in running(self.world.processes):
-            if p.core.jobs.paused or p.machine.applied_index not in canon.outcomes:
+            if p.machine.applied_index not in canon.outcomes:
                 continue
             self._check(p, self._sampled(p, name))
 

@@ -72,7 +72,7 @@ class SameOnAll(Invariant):
             self._compare(p)
 
     def _compare(self, p: Process) -> None:
-        if p.core.jobs.paused or (p.member_id, CORRUPT) in p.machine.alarms:
+        if (p.member_id, CORRUPT) in p.machine.alarms:
             return
         index, found = p.machine.applied_index, state_hash(p)
         known, first = self._hashes.setdefault(index, (found, p.name))

@@ -65,7 +65,7 @@ class DifferencesRaiseTheAlarm(Invariant):
         return int(min(found) * _NS) if found else 0
 
     def _look(self, now: int, period: int) -> None:
-        members = [p for p in running(self.world.processes) if not p.core.jobs.paused]
+        members = running(self.world.processes)
         alarmed = any(kind == CORRUPT for p in members for _, kind in p.machine.alarms)
         pair = None if alarmed else self._different(members)
         if pair is None:
