@@ -392,7 +392,8 @@ class Process:
             return
         if did:
             self._busy_until_ns = world.now_ns + self.iteration_ns
-            world.show("stepped", self)
+            if self.running is not None:
+                world.show("stepped", self)
         self._arm()
 
     # ---- pauses and clocks -----------------------------------------------------------------
