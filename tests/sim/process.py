@@ -143,6 +143,7 @@ class Process:
         """Starts a process; whether it comes up shows later."""
         assert not self.alive, f"{self.name} runs already"
         self.incarnation += 1
+        self.clock.thaw_if_frozen()  # A machine that was killed in its sleep is awake now.
         self.alive = True
         self.paused = False
         self.ended_with = ""
