@@ -267,6 +267,11 @@ class Process:
         """The same for the next process, counted from its first disk operation."""
         self._crash_at_start = (operations, after, policy)
 
+    def spare(self) -> None:
+        """No crash is planned for this machine any more."""
+        self.disk.on_operation = self.disk.after_operation = None
+        self._crash_at_start = None
+
     def _die(self, why: str) -> None:
         self._end_process()
         self.world.log(f"{self.name} {why}")
