@@ -203,6 +203,8 @@ class LongLog:
         self.disk = VirtualDisk(Prng(5))
         self.disk.session().make_dir(DIRECTORY)
         self.states = [State(EMPTY_HARD_STATE, ())]
+        self.unsynced: list[State] = []
+        """With the entries of writes that a crash tore: a file of the past may hold them whole."""
         self.past: list[dict[Path, bytes]] = []
         """The files after every write."""
         wal = Wal.create(self.disk.session(), DIRECTORY, _IDENTITY, segment_bytes=LOG_BYTES)
@@ -230,6 +232,7 @@ class LongLog:
         old = self.states[-1]
         torn = some(len(old.entries) + 1, len(old.entries) + 1, old.hard_state.term, 1300)
         wal.write(wal.encode(None, torn), False)
+        self.unsynced.append(State(old.hard_state, (*old.entries, *torn)))
         self.past.append(self.files())
         self.disk.power_loss(CrashPolicy.ZERO_SECTOR)
         wal, recovered = Wal.open(
