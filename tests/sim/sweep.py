@@ -26,7 +26,7 @@ from tests.sim.prng import Prng
 from tests.sim.solo import Solo, solo_config
 from tests.sim.sweep_model import Model, draw, pairs_of
 
-__all__ = ("CRASHES", "Life", "Moment", "record_workload", "sweep")
+__all__ = ("CRASHES", "Life", "Moment", "record_workload", "sweep", "sweep_recoveries")
 
 CRASHES: Final = (None, *CrashPolicy)
 """None: only the process dies, and the page cache stays."""
@@ -34,6 +34,7 @@ _GO_ON_OPERATIONS: Final = 50
 _RECOVERY_OPERATIONS: Final = 25
 _REPLAYED_IN: Final = 10
 """One second recovery in so many is held against a replay of its log as well."""
+_NAME_CHANGES: Final = ("make dir", "create", "rename", "unlink")
 _CONFIG: Final = solo_config(Path("/sim/solo"))
 
 
@@ -146,7 +147,11 @@ class Life:
 
     def arm(self, within: int) -> None:
         """The process will die at one of the next disk operations, before or after its effect."""
-        left = self.chance.below(within)
+        self.die_at(self.chance.below(within), after=self.chance.chance(1, 2))
+
+    def die_at(self, operations: int, *, after: bool = False) -> None:
+        """The process will die at the disk operation behind so many others."""
+        left = operations
 
         def hook(_kind: str, _path: Path) -> None:
             nonlocal left
@@ -154,7 +159,7 @@ class Life:
             if left < 0:
                 raise ProcessDied
 
-        if self.chance.chance(1, 2):
+        if after:
             self.disk.after_operation = hook
         else:
             self.disk.on_operation = hook
@@ -295,6 +300,39 @@ def sweep(moments: list[Moment], whole: Life) -> Counter[str]:
     return seen
 
 
+def sweep_recoveries(moments: list[Moment]) -> Counter[str]:
+    """Wherever names were being changed: kills the process, and then loses the power at every
+    single operation of the recovery. What the first process had not synced is there for the
+    second, and gone for the third."""
+    seen: Counter[str] = Counter()
+    for moment in moments:
+        if moment.kind not in _NAME_CHANGES:
+            continue
+        operations = 0
+        while True:
+            life = moment.life.branch(Prng(operations))
+            life.crash(None)
+            life.die_at(operations)
+            try:
+                life.begin().lead()
+            except ProcessDied:
+                died = True
+            else:
+                died = False
+            life.crash(CrashPolicy.DROP_ALL)
+            try:
+                life.recover()
+            except Exception as error:
+                where = f"killed after operation {moment.operation} ({moment.kind})"
+                then = f"power lost at operation {operations} of the recovery"
+                raise AssertionError(f"{where}, {then}: {error}") from error
+            seen["recoveries"] += 1
+            operations += 1
+            if not died:
+                break
+    return seen
+
+
 def _one(life: Life, policy: CrashPolicy | None, replay: Replay) -> Iterator[str]:
     """One crash, what comes after it, and a second one; names what happened, for counting."""
     chance = life.chance
@@ -315,7 +353,8 @@ def _one(life: Life, policy: CrashPolicy | None, replay: Replay) -> Iterator[str
         life.go_on(_GO_ON_OPERATIONS)
     except ProcessDied:
         yield "second crashes"
-    life.crash(chance.pick(CRASHES))
+    # What a killed process left unsynced must not be taken for durable by the next one.
+    life.crash(CrashPolicy.DROP_ALL if policy is None else chance.pick(CRASHES))
     life.recover()
     yield "recoveries"
     if chance.chance(1, _REPLAYED_IN):
