@@ -239,7 +239,8 @@ async def _ask_any(network: PeerNetwork, urls: list[str], patience_s: float) -> 
     tasks = [asyncio.ensure_future(ask(url)) for url in urls]
     try:
         done, _ = await asyncio.wait(tasks, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        return next(iter(done)).result() if done else None
+        # By the order asked, not by that of a set: which answer counts must be repeatable.
+        return next((task.result() for task in tasks if task in done), None)
     finally:
         for task in tasks:
             task.cancel()

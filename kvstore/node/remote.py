@@ -88,7 +88,8 @@ class LeaderCalls:
         self._leader = leader
         self._timeout_s = timeout_s
         self._renewals: dict[int, list[Done]] = {}
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], None] = {}
+        """Calls under way, in the order in which they began: `close` cancels them in it."""
 
     async def ask(self, peer_id: int, method: str, question: Any) -> Any:
         """Asks one member once; no answer raises TIMEOUT."""
@@ -144,8 +145,8 @@ class LeaderCalls:
             lease_ids = list(self._renewals)[:MAX_LEASE_BATCH]
             batch = {lease_id: self._renewals.pop(lease_id) for lease_id in lease_ids}
             task = asyncio.get_running_loop().create_task(self._renew(batch))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._sending[task] = None
+            task.add_done_callback(lambda done: self._sending.pop(done, None))
 
     async def _renew(self, batch: dict[int, list[Done]]) -> None:
         try:
@@ -161,5 +162,5 @@ class LeaderCalls:
 
     def close(self) -> None:
         """Gives up on questions under way."""
-        for task in self._sending:
+        for task in list(self._sending):
             task.cancel()

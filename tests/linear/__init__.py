@@ -1,0 +1,1 @@
+"""Checkers of recorded behaviour: two for linearizability, nine for watches."""
