@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 import lmdb
 
@@ -40,6 +40,8 @@ _DAMAGE: Final = (
     lmdb.InvalidError,
     lmdb.VersionMismatchError,
     lmdb.PanicError,
+    lmdb.NotFoundError,  # of a table; a key that is not there is no error to py-lmdb
+    lmdb.IncompatibleError,
 )
 _LOW_SPACE_BYTES: Final = 16 * 1024**2
 """With less than this free, a failed commit is taken for a full disk: LMDB says only EIO."""
@@ -90,16 +92,23 @@ class LmdbStore:
                 create=not read_only,
                 mode=0o600,
             )
-            self._tables = {spec.name: self._open_table(spec, read_only) for spec in tables}
+            # A file has all tables or none. One that is not found was lost with the page that
+            # named it; creating it anew would serve it as empty.
+            if read_only or self._env.stat()["entries"]:
+                self._tables = {spec.name: self._open_table(spec) for spec in tables}
+            else:
+                with self._env.begin(write=True) as txn:
+                    self._tables = {spec.name: self._open_table(spec, txn) for spec in tables}
         except lmdb.Error as error:
             self._fail("opening", error)
         self._page_bytes: int = self._env.stat()["psize"]
 
-    def _open_table(self, spec: TableSpec, read_only: bool) -> LmdbTable:
+    def _open_table(self, spec: TableSpec, creating: Any = None) -> LmdbTable:
+        create = creating is not None
         tail = None
-        root = self._env.open_db(spec.name.encode(), create=not read_only)
+        root = self._env.open_db(spec.name.encode(), creating, create=create)
         if spec.long_keys:
-            tail = self._env.open_db(tail_name(spec.name).encode(), create=not read_only)
+            tail = self._env.open_db(tail_name(spec.name).encode(), creating, create=create)
         return LmdbTable(
             name=spec.name,
             path=str(self._path),

@@ -99,6 +99,8 @@ class LmdbReadTxn:
             self._fail(f"reading table {table}", error)
         if _extend(spec.seed, found + stored) != RESIDUE:
             _damaged(spec, found)
+        if found < key:
+            _out_of_order(spec, found)
         if len(found) > KEY_BYTES_MAX:
             return next(self.scan(table, key), None)
         return found, stored[:_CUT]
@@ -146,6 +148,9 @@ class LmdbReadTxn:
                     return
                 if _extend(seed, key + stored) != RESIDUE:
                     _damaged(spec, key)
+                if key < begin:
+                    _out_of_order(spec, key)
+                begin = key + b"\0"
                 if len(key) <= KEY_BYTES_MAX:
                     yield key, stored[:_CUT]
                     continue
@@ -174,6 +179,9 @@ class LmdbReadTxn:
                     return
                 if _extend(seed, key + stored) != RESIDUE:
                     _damaged(spec, key)
+                if limit is not None and key >= limit:
+                    _out_of_order(spec, key)
+                limit = key
                 if len(key) <= KEY_BYTES_MAX:
                     yield key, stored[:_CUT]
                     continue
@@ -341,7 +349,10 @@ class _Databases:
             if not cursor.set_range(key):
                 return None
             found, stored = cursor.item()
-            return found, self._checked(tail, found, stored)
+            value = self._checked(tail, found, stored)
+            if found < key:
+                _out_of_order(self._spec, found)
+            return found, value
 
     def before(self, tail: bool, key: bytes | None) -> tuple[bytes, bytes] | None:
         with self._raw.cursor(self._choose(tail)[0]) as cursor:
@@ -352,7 +363,10 @@ class _Databases:
             if not inside:
                 return None
             found, stored = cursor.item()
-            return found, self._checked(tail, found, stored)
+            value = self._checked(tail, found, stored)
+            if key is not None and found >= key:
+                _out_of_order(self._spec, found)
+            return found, value
 
     def put(self, tail: bool, key: bytes, value: bytes) -> None:
         database, seed = self._choose(tail)
@@ -382,9 +396,17 @@ def _check_long(spec: LmdbTable, key: bytes) -> None:
 
 
 def _damaged(spec: LmdbTable, key: bytes) -> NoReturn:
+    raise StoreCorrupt(spec.path, _place(spec, key), "the record does not match its checksum")
+
+
+def _out_of_order(spec: LmdbTable, key: bytes) -> NoReturn:
+    """A sound record where it cannot be: the pages above it are damaged.
+
+    Without this check a reader would go in circles, or pass over records.
+    """
+    raise StoreCorrupt(spec.path, _place(spec, key), "the record stands where it does not belong")
+
+
+def _place(spec: LmdbTable, key: bytes) -> str:
     start = key[:64].hex()
-    raise StoreCorrupt(
-        spec.path,
-        f"table {spec.name}, key {start}{'…' if len(key) > 64 else ''} (hex)",
-        "the record does not match its checksum",
-    )
+    return f"table {spec.name}, key {start}{'…' if len(key) > 64 else ''} (hex)"
