@@ -12,11 +12,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from kvstore.machine import CommandKind, Machine, encode, run
+from kvstore.errors import EtcdError
+from kvstore.machine import CommandKind, Machine, View, encode, run
 from kvstore.machine.membership import Member
 from kvstore.node.config import NodeConfig
 from kvstore.node.files import MemberFiles
@@ -36,10 +37,11 @@ from kvstore.storage.wal import WalIdentity
 from raft.types import Entry, EntryKind, HardState
 from tests.sim.prng import Prng
 
-__all__ = ("HASH", "STATE_HASH", "Reading", "build", "read_all")
+__all__ = ("HASH", "NOTICED", "STATE_HASH", "Reading", "build", "read_all")
 
 HASH: Final = "the hash that members compare"
 STATE_HASH: Final = "hash of the whole state"
+NOTICED: Final = "noticed"
 
 _PATIENCE_S: Final = 10
 _COMPACTED: Final = 300
@@ -119,28 +121,44 @@ def _key(number: int) -> bytes:
 
 
 def read_all(machine: Machine) -> Reading:
-    """What clients read (at several revisions, in several ways) and what members compare."""
-    with machine.view() as view:
-        reading: Reading = {"revision": machine.revision, "compact": machine.compact_revision}
-        for revision in (0, _COMPACTED, _COMPACTED + 100, _COMPACTED + 300):
-            everything = RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
-            answer = run(view.range(everything)).body
-            reading[f"range at {revision}"] = _digest(answer)
-            everything.count_only = True
-            reading[f"count at {revision}"] = _digest(run(view.range(everything)).body)
-        for number in range(_KEYS):
-            for key in (_key(number), _key(number) + b"/txn"):
-                answer = run(view.range(RangeRequest(key=key))).body
-                reading[f"get {key[:16]!r} {len(key)}"] = _digest(answer)
-        reading["leases"] = sorted((lease.id, lease.ttl_s) for lease in machine.leases.values())
-        for lease in range(1, 30):
-            reading[f"keys of lease {lease}"] = [key.hex() for key in view.lease_keys(lease)]
-        reading["members"] = sorted(machine.members)
-        changes = view.changes(_COMPACTED + 1, machine.revision + 1)
-        reading["changes"] = _digest(repr(list(changes)).encode())
-        reading[HASH] = run(view.hash_kv(0)).hash
-        reading[STATE_HASH] = run(view.hash())
-    return json.loads(json.dumps(reading))
+    """What clients read (at several revisions, in several ways) and what members compare.
+
+    Each by itself: a reading that is refused as damage stands there as NOTICED.
+    """
+    reading: Reading = {"revision": machine.revision, "compact": machine.compact_revision}
+    for name, read in _readings(machine):
+        try:
+            with machine.view() as view:
+                reading[name] = read(view)
+        except StorageError:
+            reading[name] = NOTICED
+        except EtcdError as error:
+            reading[name] = f"refused: {error}"
+    return json.loads(json.dumps(reading))  # type: ignore[no-any-return]
+
+
+def _readings(machine: Machine) -> Iterator[tuple[str, Callable[[View], Any]]]:
+    for number in range(_KEYS):
+        for key in (_key(number), _key(number) + b"/txn"):
+            for revision in (0, _COMPACTED + 100):
+                point = RangeRequest(key=key, revision=revision)
+                name = f"get of {key[:16]!r}, {len(key)} bytes, at {revision}"
+                yield name, lambda view, point=point: _digest(run(view.range(point)).body)
+    for revision in (0, _COMPACTED, _COMPACTED + 100, _COMPACTED + 300):
+        for count in (False, True):
+            span = RangeRequest(key=b"\0", range_end=b"\0", revision=revision, count_only=count)
+            name = f"{'count' if count else 'range'} at {revision}"
+            yield name, lambda view, span=span: _digest(run(view.range(span)).body)
+    for lease in range(1, 30):
+        name = f"keys of lease {lease}"
+        yield name, lambda view, lease=lease: [key.hex() for key in run(view.lease_keys(lease))]
+    stop = machine.revision + 1
+    yield "changes", lambda view: _digest(repr(list(view.changes(_COMPACTED + 1, stop))).encode())
+    leases = sorted((lease.id, lease.ttl_s) for lease in machine.leases.values())
+    yield "leases", lambda view: leases
+    yield "members", lambda view: sorted(machine.members)
+    yield HASH, lambda view: run(view.hash_kv(0)).hash
+    yield STATE_HASH, lambda view: run(view.hash())
 
 
 def _digest(data: bytes) -> str:
@@ -151,15 +169,13 @@ def _read(directory: Path) -> Reading:
     """What a member that starts on the store as it is would serve. Damage condemns the store."""
     files = MemberFiles.lock(_config(directory), OsHost())
     assert files.store_trusted()
-    where = "start"
     try:
         machine = Machine(files.open_store(), files.machine_config)
-        where = "read"
-        reading = read_all(machine)
     except StorageError as error:
-        if where == "read":
-            files.condemn_store()  # at the start, recovery does the like
-        return {"outcome": f"noticed at the {where}", "why": f"{type(error).__name__}: {error}"}
+        return {"outcome": "refused", "why": f"{type(error).__name__}: {error}"}
+    reading = read_all(machine)
+    if NOTICED in reading.values():
+        files.condemn_store()
     return {"outcome": "read", "reading": reading}
 
 

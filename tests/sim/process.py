@@ -330,7 +330,9 @@ class Process:
         return any(word in kind for kind in self.disk.fired for word in _DAMAGE)
 
     def _unexplained(self, what: str) -> None:
-        self.world.violate(Violated("K1", f"{self.name} ended without a fault that explains it: {what}"))
+        self.world.violate(
+            Violated("K1", f"{self.name} ended without a fault that explains it: {what}")
+        )
 
     def _failed(self, what: str, error: BaseException | None) -> None:
         """Something raised on the loop and nobody caught it."""
