@@ -143,6 +143,7 @@ class Process:
         """Starts a process; whether it comes up shows later."""
         assert not self.alive, f"{self.name} runs already"
         self.incarnation += 1
+        self.clock.thaw_if_frozen()  # A machine that was killed in its sleep is awake now.
         self.alive = True
         self.paused = False
         self.ended_with = ""
@@ -393,7 +394,8 @@ class Process:
             return
         if did:
             self._busy_until_ns = world.now_ns + self.iteration_ns
-            world.show("stepped", self)
+            if self.running is not None:
+                world.show("stepped", self)
         self._arm()
 
     # ---- pauses and clocks -----------------------------------------------------------------
