@@ -184,6 +184,14 @@ def test_i25_nothing_after_a_failed_write(world: StubWorld) -> None:
     with pytest.raises(DiskFailed):
         logged.write(HardState(3, 3, 1), 3)
     invariant.stepped(p)
+    invariant.sent(p, Heartbeat(1, 3, 2, 1, 0))  # The loop does not know yet.
+    p.running.loop._running = False
+    with objection("I25"):
+        invariant.sent(p, Heartbeat(1, 3, 2, 1, 0))
+    p.running.loop._running = True
+    for _ in range(21):
+        world.now_ns += S // 10
+        invariant.stepped(p)
     with objection("I25"):
         invariant.sent(p, Heartbeat(1, 3, 2, 1, 0))
     logged.wal._writer.sync()  # As if the log did not refuse itself.

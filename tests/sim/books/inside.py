@@ -33,6 +33,7 @@ __all__ = (
     "snapshot_indexes",
     "state_of",
     "streams_of",
+    "turns",
     "wal_directory",
     "wal_writer",
 )
@@ -41,6 +42,11 @@ __all__ = (
 def is_up(p: Process) -> bool:
     """Whether there is a running member to look at (a start takes a while)."""
     return p.alive and p.running is not None
+
+
+def turns(p: Process) -> bool:
+    """Whether its loop still takes turns, not having learned of anything that ends it."""
+    return bool(p.running is not None and p.running.loop._running)
 
 
 def state_of(p: Process) -> State:
