@@ -270,13 +270,13 @@ def test_i22_revisions_only_grow(world: StubWorld) -> None:
     invariant = make(RevisionsOnlyGrow, world)
     canon_of(world).resume(one)  # type: ignore[arg-type]
     apply(one, put(b"a"), put(b"a"), watchers=[invariant])
-    invariant.stepped(one)
+    invariant.changed(one)
     apply(one, command(CommandKind.COMPACT, CompactionRequest(revision=3)), watchers=[invariant])
-    invariant.stepped(one)
+    invariant.changed(one)
     state = one.machine._state
     one.machine._state = state._replace(compact_revision=1)
     with objection("I22"):
-        invariant.stepped(one)
+        invariant.changed(one)
     two.machine._state = state._replace(revision=2)
     with objection("I22"):
         invariant.started(two)
@@ -511,7 +511,7 @@ def test_i39_expiry_of_one_term(world: StubWorld) -> None:
     one = StubProcess(world)
     invariant = make(ExpiryOfOneTerm, world)
     one.raft.lead(2)
-    invariant.stepped(one)
+    invariant.changed(one)
     apply(one, grant(7), put(b"a", lease=7), expire(7, 1), watchers=[invariant])
     entries, results = apply(one, expire(7, 2))
     entries[0] = entries[0]._replace(data=expire(7, 1))

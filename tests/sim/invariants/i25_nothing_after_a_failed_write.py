@@ -50,6 +50,8 @@ class NothingAfterAFailedWrite(Invariant):
         self._durable.end(p)
 
     def stepped(self, p: Process) -> None:
+        if not self._durable.failures:
+            return
         log = self._durable.of(p)
         if log is not None and log.failed:
             now = self.world.now_ns
@@ -63,6 +65,8 @@ class NothingAfterAFailedWrite(Invariant):
             raise self.violated(f"{p.name} {effect} its log after its disk had failed")
 
     def sent(self, p: Process, message: Message) -> None:
+        if not self._durable.failures:
+            return
         log = self._durable.of(p)
         if log is None or not log.failed:
             return
