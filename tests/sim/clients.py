@@ -142,11 +142,14 @@ class Clients:
         """Begins all of them."""
         params, world = self._params, self.cluster.world
         chance = world.prng.fork("client kinds")
-        scripts: list[Script] = []
-        for number in range(params.clients):
-            scripts.append(self._session(number, chance.fork(f"session {number}")))
-        for number in range(params.lease_clients):
-            scripts.append(self._holder(100 + number, chance.fork(f"holder {number}")))
+        scripts: list[Script] = [
+            self._session(number, chance.fork(f"session {number}"))
+            for number in range(params.clients)
+        ]
+        scripts += [
+            self._holder(100 + number, chance.fork(f"holder {number}"))
+            for number in range(params.lease_clients)
+        ]
         if params.compactor:
             scripts.append(self._compactor(200, chance.fork("compactor")))
         for script in scripts:
@@ -284,7 +287,7 @@ class Clients:
     # ---- leases ----------------------------------------------------------------------------
 
     def _holder(self, client: int, chance: Prng) -> Script:
-        """Takes a lease, ties keys to it, keeps it for a while, and lets go in one of three ways."""
+        """Takes a lease, ties keys to it, keeps it a while, and lets go in one of three ways."""
         yield Sleep(chance.below(2 * SECOND))
         shortest_s = -(-15 * self._params.heartbeat_ms // 1000)
         while not self.stopped:
@@ -304,7 +307,9 @@ class Clients:
             for _ in range(chance.below(5)):
                 yield Sleep(ttl_s * SECOND * chance.between(20, 70) // 100)
                 process = self.some_process(chance)
-                renewed = yield Wait(lambda resume, at=process: self._renew(at, lease_id, resume))
+                renewed = yield Wait(
+                    lambda resume, at=process, id_=lease_id: self._renew(at, id_, resume)
+                )
                 if renewed:
                     self.cluster.world.show(
                         "lease_event", "renewed", lease_id, float(renewed), process

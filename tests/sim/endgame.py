@@ -177,11 +177,14 @@ class Endgame:
 
     def _core_has_leader(self) -> bool:
         """Whether all of the core follow the same one, who may be outside if that works."""
+        live = self.cluster.live()
+        if any(process not in live for process in self.core):
+            return False
         followed = {process.core.leader_id for process in self.core}
         if len(followed) != 1:
             return False
         leader = self.cluster.of_member(followed.pop())
-        return leader is not None and leader in self.cluster.live() and leader.core.is_leader
+        return leader is not None and leader in live and leader.core.is_leader
 
     def _core_is_equal(self) -> bool:
         if not (self._core_is_up() and self._core_has_leader()):

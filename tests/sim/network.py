@@ -135,9 +135,10 @@ class SimNetwork:
         self.transfers.died(process)
         for other in self.listening.values():
             link = other.link_to(process.name)
-            if link is not None and link.connected and notice:
-                if not self.is_cut(process.name, other.process.name):
-                    other.process.later(self.delay_ns(), link.end, link.serial, "closed")
+            if link is None or not (link.connected and notice):
+                continue
+            if not self.is_cut(process.name, other.process.name):
+                other.process.later(self.delay_ns(), link.end, link.serial, "closed")
 
     # ---- carrying --------------------------------------------------------------------------
 

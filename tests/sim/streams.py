@@ -228,8 +228,9 @@ class _Dialer:
             raise ConnectionRefusedError("the other side takes no snapshot now")
         connection.connection_made(end)  # type: ignore[arg-type]
         connection.trust(FRAME_BYTES_MAX)
-        if not connection.welcome.done():  # It may be over already.
+        if not connection.welcome.done():
             connection.welcome.set_result((self._sender.local.cluster_id, target))
+        await connection.welcome  # Raises ConnectionError if it was cut off at once.
 
     def _knock(self, target_id: int, connection: Outgoing) -> None:
         listener = self.network.listening.get(self._target)
