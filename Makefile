@@ -2,7 +2,11 @@
 PY := .venv/bin/python
 DATA ?= ./data
 
-.PHONY: help run test verify fix golden protos bench test-long setup setup-dev clean
+COUNTS ?= ./counts
+SEED ?= 1
+PROFILE ?= long
+
+.PHONY: help run test verify fix golden protos bench test-long sim campaign nightly report setup setup-dev clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,8 +23,23 @@ run: setup ## Sets everything up and starts a three-node cluster on loopback (da
 test: setup-dev ## Sets everything up and runs the tests (all but the long campaigns)
 	$(PY) -m pytest -m "not slow"
 
-test-long: setup-dev ## The long campaigns: many seeds, check perf, every transport (tens of minutes)
+test-long: setup-dev ## All that is marked slow: long campaigns, check perf, every transport (an hour and more)
 	$(PY) -m pytest -m slow --timeout 1800
+
+sim: setup-dev ## Runs one seed of the simulator again: make sim SEED=7 [PROFILE=short] [SIM="--log --upto 900"]
+	$(PY) -m tests.sim.run --seed $(SEED) --profile $(PROFILE) $(SIM)
+
+campaign: setup-dev ## Every proof at the size of a change to be merged (about an hour); counts in ./counts
+	KVSTORE_COUNTS=$(COUNTS) KVSTORE_SIM_PAIRS=10 $(PY) -m pytest -m "slow or sim" --timeout 0 \
+	  tests/sim tests/linear tests/fuzz tests/process
+	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html --title "Campaign"
+
+nightly: setup-dev ## As long as MINUTES says (default 90): fresh seeds, every proof; counts in ./counts
+	KVSTORE_COUNTS=$(COUNTS) $(PY) -m tests.sim.nightly --minutes $(or $(MINUTES),90)
+	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html --title "Nightly"
+
+report: setup-dev ## The report of what ./counts holds, as text and as ./counts/report.html
+	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html
 
 verify: setup-dev ## Format, lint, types, generated code, import layers, fast tests; writes nothing
 	$(PY) -m ruff format --check raft kvstore tests protos

@@ -1,0 +1,103 @@
+"""The long campaign, cut to the time there is: fresh seeds first, then every other proof.
+
+`python -m tests.sim.nightly --minutes 90` spends about half of the time on new seeds of the
+simulator and gives the rest to the other campaigns, one after the other; what no longer fits is
+said, not passed over in silence. Counts go where KVSTORE_COUNTS says; any failure fails the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.sim import counts
+from tests.sim.pool import Job, Tally, run_jobs
+
+__all__ = ("main",)
+
+_SEEDS_SHARE = 0.5
+_LONG_PER_SHORT = (1, 4)
+"""Of the seeds: one long one to four short ones, about equal times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One campaign of the test suite with the size that it has at night."""
+
+    name: str
+    minutes: float
+    """What it takes, about, on two cores."""
+    tests: tuple[str, ...]
+    sizes: dict[str, str]
+
+
+STAGES = (
+    Stage("mutants", 12, ("tests/sim/test_mutants.py", "-m", "slow"), {}),
+    Stage("determinism", 8, ("tests/sim/test_determinism.py", "-m", "slow"), {}),
+    Stage("crash points", 5, ("tests/sim/test_sweep.py", "-m", "sim or slow"), {}),
+    Stage("damage of logs", 4, ("tests/sim/test_wal_damage.py", "-m", "sim or slow"), {}),
+    Stage("checkers", 1, ("tests/linear", "-m", "sim"), {}),
+    Stage("fuzz", 10, ("tests/fuzz", "-m", "slow"), {}),
+    Stage("fault points", 4, ("tests/process/test_fault_points.py", "-m", "not slow or slow"), {}),
+    Stage("nemesis", 15, ("tests/process/test_nemesis.py", "-m", "slow"), {}),
+    Stage("damage of stores", 5, ("tests/process/test_store_damage.py", "-m", "slow"), {}),
+)
+
+
+def _jobs(first: int) -> Iterator[Job]:
+    seed = first
+    while True:
+        for profile, share in zip(("long", "short"), _LONG_PER_SHORT, strict=True):
+            for _ in range(share):
+                yield Job(seed, profile)
+                seed += 1
+
+
+def _seeds(first: int, until: float) -> bool:
+    """Fresh seeds until the time is up; True if all held."""
+    tallies = {"long": Tally(), "short": Tally()}
+    reports = run_jobs(_jobs(first))
+    for report in reports:
+        tallies[report.job.profile].add(report, least_operations=10)
+        if not report.ok:
+            print(report.text, flush=True)
+        if time.monotonic() > until:
+            break
+    reports.close()  # type: ignore[attr-defined]
+    for profile, tally in tallies.items():
+        counts.record(f"simulator-{profile}", **tally.numbers)
+        counts.record(f"faults.{profile}", **tally.faults)
+        print(profile, tally.numbers, flush=True)
+    return not any(tally.violations for tally in tallies.values())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit code is 1 if anything failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.nightly", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--first", type=int, help="first seed; by the day if not given")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    end = began + 60 * options.minutes
+    first = options.first or int(time.time() // 86_400) * 1_000_000
+    print(f"seeds from {first}", flush=True)
+    good = _seeds(first, began + 60 * options.minutes * _SEEDS_SHARE)
+    for stage in STAGES:
+        left = (end - time.monotonic()) / 60
+        if stage.minutes > left:
+            print(f"{stage.name}: left out, it takes {stage.minutes} of {left:.0f} minutes")
+            continue
+        command = [sys.executable, "-m", "pytest", "-q", "--timeout", "0", *stage.tests]
+        result = subprocess.run(command, env={**os.environ, **stage.sizes}, check=False)
+        print(f"{stage.name}: {'ok' if result.returncode == 0 else 'FAILED'}", flush=True)
+        good &= result.returncode == 0
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
