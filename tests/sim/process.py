@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ("Process",)
 
 _NEVER: Final = sys.maxsize
+_STOPPED_NS: Final = 60 * SECOND
+"""A process that is not paused has stopped after so long, whatever its disk and peers do."""
 _DAMAGE: Final = ("flipped", "zeroed", "stale", "misdirected", "EIO", "out of space", "cut short")
 """Words in the names of those disk faults that a member may stop for."""
 
@@ -224,6 +226,11 @@ class Process:
             self.serving = False
             node = self.node
             self.loop.call_soon(lambda: self.loop.create_task(node.stop()))
+            self.later(_STOPPED_NS, self._still_there)
+
+    def _still_there(self) -> None:
+        """It was asked to stop long ago."""
+        self.world.violate(Violated("K5", f"{self.name} has not stopped for a minute"))
 
     def kill(self) -> None:
         """SIGKILL: the page cache stays."""
