@@ -114,11 +114,11 @@ def test_i19_confirmations_fit_attempts(world: StubWorld) -> None:
             invariant.sent(one, reply)
     one.raft.append(entry(2, 3), entry(3, 3), commit=3)
     books.changed(one)
-    invariant.started(two)
-    # The number is used again, and the answer to the first attempt comes for the second.
-    invariant.sent(two, ForwardRead(2, 1, 3, (1,)))
+    invariant.sent(two, ForwardRead(2, 1, 3, (3,)))
     with objection("I19"):
-        invariant.sent(one, ReadReply(1, 2, 3, 1, (1,)))
+        invariant.sent(one, ReadReply(1, 2, 3, 2, (3,)))
+    with objection("I19"):
+        invariant.sent(two, ForwardRead(2, 1, 4, (1,)))
 
 
 def test_i20_reads_never_go_back(world: StubWorld) -> None:
