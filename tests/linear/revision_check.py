@@ -179,7 +179,7 @@ class _Chain:
 
     def _gap(self, revision: int) -> None:
         seen = next(op for op in self.answered if op.response.revision >= revision)
-        if any(not reads_only(op.request) for op in self.unknown):
+        if any(_could_write(op.request) for op in self.unknown):
             reason = f"no answered write made revision {revision}; an unsettled one may have"
             raise _BrokenError(Finding(Verdict.INCONCLUSIVE, reason, (seen,)))
         before = self.writers.get(revision - 1)
@@ -238,11 +238,11 @@ class _Chain:
                 continue
             revision = op.response.revision
             after = self.link_of_revision.get(revision, -1)
+            limits = [self.link_of_revision.get(revision + 1)]
+            limits.append(self._limit_by_compaction(op, after))
             if may_be_stale(op.request):
                 yield _Place(op, after, None, -inf, pushes=False)
                 continue
-            limits = [self.link_of_revision.get(revision + 1)]
-            limits.append(self._limit_by_compaction(op, after))
             known = [limit for limit in limits if limit is not None]
             yield _Place(op, after, min(known, default=None), op.call)
         for link, op in enumerate(self.links):
@@ -386,6 +386,10 @@ def _in_time(op: Operation, earliest: float, cause: Operation | None) -> None:
             op,
             cause,
         )
+
+
+def _could_write(request: object) -> bool:
+    return not (reads_only(request) or isinstance(request, Compact | LeaseGrant))
 
 
 def _oldest_read(request: object, response: Response) -> int | None:

@@ -35,9 +35,9 @@ def settle(history: Sequence[Operation], witness: Witness) -> list[Operation]:
     """The history with unknown writes done at their revision, or absent; the input stays as it is.
 
     A settled write is answered as the model says it would have been, and returns by the time
-    that somebody knew of its revision. Requests that leave no trace in the log (compactions,
-    grants, revocations of leases without keys) stay unknown. Expiries of leases with keys are
-    added as revocations by `SYSTEM`.
+    that somebody knew of its revision. Compactions and grants leave no trace in the log and stay
+    unknown; a revocation without a trace had no keys to delete and counts as absent. Expiries of
+    leases with keys are added as revocations by `SYSTEM`.
     """
     return _Settling(history, witness).run()
 
@@ -61,7 +61,7 @@ class _Settling:
 
     def run(self) -> list[Operation]:
         done: list[Operation] = []
-        last_use = _last_uses_of_leases(self.witness)
+        last_use = self._last_uses_of_leases()
         requests = [op.request for op in self.history]
         leases = frozenset(one.lease_id for one in requests if isinstance(one, LeaseGrant))
         state = model.empty()._replace(leases=leases | frozenset(last_use))
@@ -75,8 +75,7 @@ class _Settling:
                     done.append(settled)
             state = after
         kept = [op for op in self.history if op.outcome is not Outcome.UNKNOWN]
-        silent = [op for op in self.open if isinstance(op.request, LeaseRevoke)]
-        return [*kept, *done, *self.traceless, *silent]
+        return [*kept, *done, *self.traceless]
 
     def _revoked_by_answer(self, revision: int, after: model.Store, state: model.Store) -> bool:
         return any(
@@ -118,6 +117,21 @@ class _Settling:
         deadline = self._deadline(revision)
         ret = None if deadline == inf else int(deadline)
         return replace(op, outcome=Outcome.OK, response=answer, ret=ret)
+
+    def _last_uses_of_leases(self) -> dict[int, int]:
+        """For each lease the last revision at which it surely lived: a key was attached to it, or
+        a client ended it."""
+        last = {
+            event.kv.lease: revision
+            for revision, events in self.witness
+            for event in events
+            if event.kind == "put" and event.kv.lease
+        }
+        for revision, ops in self.revocations.items():
+            for op in ops:
+                lease_id = op.request.lease_id
+                last[lease_id] = max(revision, last.get(lease_id, 0))
+        return last
 
     def _deadline(self, revision: int) -> float:
         """When somebody knew of this revision at the latest: by then it had been made."""
@@ -200,13 +214,3 @@ def _expired(events: Sequence[Event], state: model.Store) -> int | None:
     if held is None or not held.lease or model.attached(state.head.keys, held.lease) != names:
         return None
     return held.lease
-
-
-def _last_uses_of_leases(witness: Witness) -> dict[int, int]:
-    """For each lease the last revision that attached a key to it."""
-    return {
-        event.kv.lease: revision
-        for revision, events in witness
-        for event in events
-        if event.kind == "put" and event.kv.lease
-    }
