@@ -101,7 +101,7 @@ def carry_out(
         if op.client != SYSTEM:
             history.append(op)
     history.sort(key=lambda one: one.call)
-    return Recorded(history, log_of(store))
+    return Recorded(history, model.log_of(store))
 
 
 def _answer(op: Operation, store: model.Store) -> model.Store:
@@ -113,17 +113,6 @@ def _answer(op: Operation, store: model.Store) -> model.Store:
         else:
             op.outcome, op.response = Outcome.OK, answer
     return changed
-
-
-def log_of(store: model.Store) -> list[tuple[int, tuple[Event, ...]]]:
-    """Every revision that changed something, with its events."""
-    log: list[tuple[int, tuple[Event, ...]]] = []
-    commit = store.head
-    while commit.parent is not None:
-        if commit.changes:
-            log.append((commit.revision, commit.events()))
-        commit = commit.parent
-    return log[::-1]
 
 
 def plan(prng: Prng, profile: Profile = Profile()) -> Plan:

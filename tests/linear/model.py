@@ -130,6 +130,17 @@ def apply(store: Store, request: Request) -> tuple[Store, Response | Refusal]:
     return _APPLY[type(request)](store, request)
 
 
+def log_of(store: Store) -> list[tuple[int, tuple[Event, ...]]]:
+    """Every revision that changed something, with its events."""
+    log: list[tuple[int, tuple[Event, ...]]] = []
+    commit = store.head
+    while commit.parent is not None:
+        if commit.changes:
+            log.append((commit.revision, commit.events()))
+        commit = commit.parent
+    return log[::-1]
+
+
 def agrees(expected: Response, given: Response) -> bool:
     """Whether two answers are the same, but that a part need not tell its revision."""
     if expected == given:

@@ -45,12 +45,18 @@ from tests.linear.models import judged_error, may_be_stale, reads_only
 
 def check(history: Sequence[Operation]) -> Finding:
     """The verdict on a history that began on an empty store."""
+    return judged(history)[0]
+
+
+def judged(history: Sequence[Operation]) -> tuple[Finding, model.Store | None]:
+    """The verdict, and for a legal history the store that it leaves."""
+    chain = _Chain(history)
     with _collector_paused():
         try:
-            _Chain(history).judge()
+            chain.judge()
         except _BrokenError as broken:
-            return broken.finding
-    return LEGAL
+            return broken.finding, None
+    return LEGAL, chain.states[-1]
 
 
 def writes(request: object, response: Response) -> bool:
