@@ -172,7 +172,7 @@ class _Planner:
         elif draw < profile.unknown + profile.refused:
             planned = replace(planned, fate="turned down", lag=0)
         self._push(effect, client, planned)
-        self._push(ret + prng.below(profile.pause_max), client, None)
+        self._push(ret + 1 + prng.below(profile.pause_max), client, None)
         return ret
 
     def _lag(self, request: Request) -> int:

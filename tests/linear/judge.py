@@ -60,9 +60,10 @@ def judge(
 ) -> Judgement:
     """Judges one run from the first request on an empty store to the last one.
 
-    `witness` is the complete event log; without it unknown outcomes are left to the search, and
-    watches cannot be judged. `compacted` is the highest revision that the system itself may have
-    compacted; what clients compacted is taken from the history.
+    `witness` is the complete event log; without it unknown outcomes are left to the search, leases
+    must not have expired with keys, and watches cannot be judged. `compacted` is the highest
+    revision that the system itself may have compacted; what clients compacted is taken from the
+    history.
     """
     assert witness is not None or not watches, "watches are judged against the event log"
     problems = _rules_broken(history, last_must_succeed=last_must_succeed)
