@@ -196,19 +196,17 @@ class _Planner:
 
     def _request(self) -> Request:
         """One request, with what its client may have learned of the store's present state."""
-        make = self.prng.weighted(
-            [
-                (30, self._put),
-                (25, self._range),
-                (8, self._delete),
-                (20, self._txn),
-                (4, self._read_past),
-                (2, self._compact),
-                (4, self._grant),
-                (2, self._revoke),
-            ]
-        )
-        return make()
+        choices: list[tuple[int, Callable[[], Request]]] = [
+            (30, self._put),
+            (25, self._range),
+            (8, self._delete),
+            (20, self._txn),
+            (4, self._read_past),
+            (2, self._compact),
+            (4, self._grant),
+            (2, self._revoke),
+        ]
+        return self.prng.weighted(choices)()
 
     def _put(self) -> Put:
         self.serial += 1

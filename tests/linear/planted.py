@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tests.linear import model
 from tests.linear.generate import Plan, Planned, Recorded, carry_out
-from tests.linear.history import Operation, Outcome, Put, Range
+from tests.linear.history import Operation, Outcome, Put, Range, Response
 from tests.linear.models import may_be_stale
 from tests.linear.revision_check import writes
 from tests.sim.prng import Prng
@@ -72,7 +72,7 @@ def stale_read(plan: Plan, prng: Prng) -> Iterator[Recorded]:
         now = op.response.revision
         for back in prng.shuffled(range(1, min(now, 6))):
             _, old = model.apply(states[now - back], op.request)
-            assert isinstance(old, model.Response)
+            assert isinstance(old, Response)
             if prng.chance(1, 2):
                 if any(_told_before(one, op, old.revision) for one in legal.history):
                     yield _with_answer(legal, op, old)
@@ -101,7 +101,7 @@ def _states(plan: Plan) -> dict[int, model.Store]:
     return {revision: store._replace(compacted=-1) for revision, store in states.items()}
 
 
-def _with_answer(recorded: Recorded, op: Operation, answer: model.Response) -> Recorded:
+def _with_answer(recorded: Recorded, op: Operation, answer: Response) -> Recorded:
     changed = replace(op, response=answer)
     return Recorded([changed if one is op else one for one in recorded.history], recorded.witness)
 
@@ -146,7 +146,7 @@ def double_apply(plan: Plan, prng: Prng) -> Iterator[Recorded]:
             if at != again:
                 return store
             store, answer = model.apply(store, plan.order[position].op.request)
-            if isinstance(answer, model.Response):
+            if isinstance(answer, Response):
                 made.append(answer.revision)  # noqa: B023 — used within this turn of the loop
             return store
 

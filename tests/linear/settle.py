@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from math import inf
 
 from tests.linear import model
@@ -97,7 +98,7 @@ class _Settling:
         unknown delete may be needed for another revision.
         """
         deadline = self._deadline(revision)
-        candidates = [op for op in self.open if op.call <= deadline]
+        candidates = list(takewhile(lambda op: op.call <= deadline, self.open))
         lease_id = _expired(events, state)
         if lease_id is not None and last_use[lease_id] < revision:
             own = [op for op in candidates if op.request == LeaseRevoke(lease_id)]

@@ -121,6 +121,7 @@ ILLEGAL: dict[str, list[Operation]] = {
     "one revision twice": [PUT, ok(30, 40, Put(b"a", b"2"), Response(2))],
     "a revision left out": [PUT, ok(30, 40, Put(b"a", b"2"), Response(4))],
     "a revision nobody made": [PUT, get(30, 40, Response(3, (A,), 1))],
+    "a write at the first revision": [ok(1, 2, Put(b"a", b"1"), Response(1))],
     "a revision below the first": [get(1, 2, Response(0))],
     "writes against time": [
         ok(30, 40, Put(b"a", b"1"), Response(2)), ok(10, 20, Put(b"a", b"2"), Response(3))
