@@ -17,6 +17,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvstore import faults
 from kvstore.node.files import SnapshotFile
 from kvstore.node.limits import (
     SNAPSHOT_CHECK_S,
@@ -45,7 +46,9 @@ class Snapshots:
         self._copies_held = False
         self._sends: dict[int, asyncio.Task[None]] = {}
         self._periodic: asyncio.Task[None] | None = None
-        self.latest: SnapshotFile | None = max(self._files.snapshots(), default=None)
+        self._kept: list[SnapshotFile] = self._files.snapshots()
+        """The files that this member may have to start from."""
+        self.latest: SnapshotFile | None = max(self._kept, default=None)
 
     def start(self) -> None:
         """Begins to look whether a periodic snapshot is due."""
@@ -91,6 +94,8 @@ class Snapshots:
         running = self._running
         since = self.latest.index if self.latest is not None else 0
         applied = running.core.applier.applied_index
+        if applied > since and faults.maybe("snapshot.now"):
+            return True
         config = running.node.config
         if applied - since < config.snapshot_count:
             return False
@@ -109,8 +114,8 @@ class Snapshots:
                 )
             self.latest = made
             _LOG.info("snapshot at index %d, term %d", made.index, made.term)
-            kept = await running.copies.run(lambda: self._files.prune(SNAPSHOT_FILES_KEPT))
-            oldest = min(kept).index
+            self._kept = await running.copies.run(lambda: self._files.prune(SNAPSHOT_FILES_KEPT))
+            oldest = min(self._kept).index
             try:
                 await running.loop.disk.run(lambda: running.opened.wal.release(oldest))
             except StorageError as error:
@@ -182,10 +187,15 @@ class Snapshots:
         running = self._running
         running.core.receive([message])
         running.loop.turn_now()
-        if running.core.raft.wanted_snapshot != message.meta:
-            _LOG.info("the snapshot of index %d is not needed", message.meta.index)
+        if running.core.raft.wanted_snapshot == message.meta:
+            return
+        _LOG.info("the snapshot of index %d is not needed", message.meta.index)
+        # Sent once more, because word of the first time was lost, it has taken the place of the
+        # very file that this member's log begins behind: that one stays.
+        if all(path != file.path for file in self._kept):
             running.copies.submit(lambda: self._files.discard(path), lambda _v, _e: None)
 
     def installed(self) -> None:
         """A received snapshot is this member's newest now."""
-        self.latest = max(self._files.snapshots(), default=None)
+        self._kept = self._files.snapshots()
+        self.latest = max(self._kept, default=None)

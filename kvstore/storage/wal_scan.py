@@ -113,10 +113,13 @@ def scan_log(
 
     `applied` is the last entry of which the caller knows that the log held it.
 
-    `settle` syncs the last segment and drops it from the cache first: after a failed sync of an
-    earlier process the cache may show what the medium never got.
+    `settle` syncs the segments' names and the last segment, and drops that from the cache first:
+    an earlier process may have been killed between a rename and its sync, or have met a failed
+    sync, after which the cache shows what the medium never got.
     """
     segments, leftovers = _segments(disk, directory)
+    if settle:
+        disk.sync_dir(directory)
     replay = Replay(keep_after, segments[0].header)
     chain = segments[0].header.previous_crc
     bytes_read = 0

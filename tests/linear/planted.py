@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tests.linear import model
 from tests.linear.generate import Plan, Planned, Recorded, carry_out
-from tests.linear.history import Operation, Outcome, Put, Range, Response
+from tests.linear.history import Delete, Operation, Outcome, Put, Range, Response, Txn
 from tests.linear.models import may_be_stale
 from tests.linear.revision_check import writes
 from tests.sim.prng import Prng
@@ -54,6 +54,10 @@ def _of(recorded: Recorded, planned: Planned) -> Operation:
 
 def _is_put(planned: Planned) -> bool:
     return isinstance(planned.op.request, Put)
+
+
+def _may_write(planned: Planned) -> bool:
+    return isinstance(planned.op.request, Put | Delete | Txn)
 
 
 def stale_read(plan: Plan, prng: Prng) -> Iterator[Recorded]:
@@ -111,7 +115,7 @@ def lost_write(plan: Plan, prng: Prng) -> Iterator[Recorded]:
 
     Illegal because the next write is acknowledged with the same revision.
     """
-    for position in _positions(plan, prng, _is_put):
+    for position in _positions(plan, prng, _may_write):
         kept: list[model.Store] = []
 
         def before(at: int, store: model.Store, position: int = position) -> model.Store:
@@ -124,7 +128,7 @@ def lost_write(plan: Plan, prng: Prng) -> Iterator[Recorded]:
 
         recorded = carry_out(plan.order, before, after)
         lost = _of(recorded, plan.order[position])
-        if _ok(lost) and any(
+        if _writer(lost) and any(
             op is not lost and _writer(op) and op.response.revision == lost.response.revision
             for op in recorded.history
         ):
@@ -162,18 +166,23 @@ def swapped_order(plan: Plan, prng: Prng) -> Iterator[Recorded]:
 
     Illegal by their revisions and times alone.
     """
-    for later in _positions(plan, prng, _is_put):
+    for later in _positions(plan, prng, _may_write):
         second = plan.order[later].op
         for earlier in range(later - 1, -1, -1):
             planned = plan.order[earlier]
             ret = planned.op.ret
-            if not _is_put(planned) or planned.fate != "done" or ret is None or ret >= second.call:
+            if (
+                not _may_write(planned)
+                or planned.fate != "done"
+                or ret is None
+                or ret >= second.call
+            ):
                 continue
             order = [*plan.order]
             order.insert(earlier, order.pop(later))
             recorded = carry_out(order)
             ops = [_of(recorded, plan.order[earlier]), _of(recorded, plan.order[later])]
-            if all(map(_ok, ops)) and ops[1].response.revision < ops[0].response.revision:
+            if all(map(_writer, ops)) and ops[1].response.revision < ops[0].response.revision:
                 yield recorded
 
 
@@ -182,7 +191,7 @@ def revision_gap(plan: Plan, prng: Prng) -> Iterator[Recorded]:
 
     Illegal because a write was told its revision, and nobody made the one before.
     """
-    for position in _positions(plan, prng, _is_put):
+    for position in _positions(plan, prng, _may_write):
 
         def before(at: int, store: model.Store, position: int = position) -> model.Store:
             if at != position:
@@ -190,7 +199,7 @@ def revision_gap(plan: Plan, prng: Prng) -> Iterator[Recorded]:
             return store._replace(head=store.head.then((), store.head.keys))
 
         recorded = carry_out(plan.order, before)
-        if _ok(_of(recorded, plan.order[position])):
+        if _writer(_of(recorded, plan.order[position])):
             yield recorded
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.linear import generate, wgl
-from tests.linear.finding import LEGAL, Verdict
+from tests.linear.finding import LEGAL
 from tests.linear.history import (
     KV,
     TO_THE_END,
@@ -36,36 +36,47 @@ def history() -> list[Operation]:
 
 
 def test_a_legal_run() -> None:
-    judgement = judge(history(), [], LOG)
+    judgement = judge([Operation(3, 5, Put(b"z", b"")), *history()], [], LOG)
     judgement.demand()
-    assert (judgement.verdict, str(judgement)) == (Verdict.LEGAL, "legal")
-    assert judgement.counts == {"operations": 2, "settled": 0, "watches": 0, "events": 0}
+    assert (judgement.legal, str(judgement)) == (True, "all is well")
+    assert (judgement.operations, judgement.unknown, judgement.watches) == (3, 1, 0)
 
 
 def test_two_requests_in_flight() -> None:
     ops = history()
     ops[1].client, ops[1].call = 1, 15
-    assert "client 1 had two requests in flight" in str(judge(ops, [], LOG))
+    assert "a client had two requests in flight" in str(judge(ops, [], LOG))
 
 
 def test_a_client_that_never_heard_may_go_on() -> None:
     ops = [Operation(2, 5, Range(b"a")), *history()]
-    assert judge(ops, [], LOG).verdict is Verdict.LEGAL
+    assert judge(ops, [], LOG).legal
 
 
-def test_the_last_operation_must_succeed() -> None:
-    ops = [*history(), Operation(3, 50, Range(b"a"), 60, Outcome.REFUSED, error="no leader")]
-    assert "the last operation did not succeed" in str(judge(ops, [], LOG))
-    assert judge(ops, [], LOG, last_must_succeed=False).verdict is Verdict.LEGAL
-    assert judge([], [], []).verdict is Verdict.ILLEGAL
+def test_the_record_must_go_on_to_the_end() -> None:
+    last = Operation(3, 50, Range(b"a"), 60, Outcome.REFUSED, error="no leader")
+    assert "nothing was recorded" in str(judge([], [], []))
+    assert "nothing succeeded" in str(judge([last], [], []))
+    # A whole log shows what the last state was; without one only a successful request does.
+    assert judge([*history(), last], [], LOG).legal
+    assert "the last operation did not succeed" in str(judge([*history(), last]))
+    assert judge(history()).legal
+
+
+def test_without_a_log_the_search_settles_what_is_unknown() -> None:
+    unheard = [Operation(5, 1, Put(b"a", b"1")), history()[1]]
+    judge(unheard).demand()
+    stale = Operation(3, 50, Range(b"a"), 60, Outcome.OK, Response(1))
+    assert "by search: illegal" in str(judge([*unheard, stale]))
 
 
 @pytest.mark.parametrize(
     ("log", "words"),
     [
-        ([], "revision 2 is missing"),
-        ([(2, (Event("put", replace(FIRST, value=b"2")),))], "revision 2 holds"),
-        ([*LOG, (3, (Event("put", KV(b"b", b"", 3, 3, 1)),))], "revision 3 was made by no request"),
+        ([], "revision 2 is nothing in the event log"),
+        ([(2, (Event("put", replace(FIRST, value=b"2")),))], "revision 2 is (Event("),
+        ([*LOG, (3, (Event("put", KV(b"b", b"", 3, 3, 1)),))], "the requests made nothing"),
+        ([(3, (Event("put", replace(FIRST, mod=3)),))], "has revision 3 where 2 must follow"),
     ],
 )
 def test_a_log_that_is_not_what_the_answers_make(
@@ -85,13 +96,14 @@ def test_a_log_need_not_hold_previous_pairs() -> None:
 
 def test_a_watch_that_broke_a_promise_is_named() -> None:
     record = WatchRecord(7, b"a", TO_THE_END, 2, responses=[WatchResponse(0, 2, progress=True)])
-    judgement = judge(history(), [record], LOG)
-    problem = "the progress mark 2 came before the put of a at revision 2"
-    assert judgement.problems == [f"bookmarkable: watch of client 7 on a from 2: {problem}"]
+    problem = "the mark of 2 came before the put of a at revision 2"
+    assert judge(history(), [record], LOG).problems == [
+        f"bookmarkable: client 7, watch of a from 2: {problem}"
+    ]
 
 
 EXAMPLE = """
-by revision: illegal: by their revisions the second operation comes before the first, \
+by revisions: illegal: by their revisions the second operation comes before the first, \
 but it was called after that one returned
   client  call  return  request    answer
   1       10    20      put a = 1  rev 2
@@ -109,17 +121,20 @@ def test_the_counter_example_is_a_short_table() -> None:
     ops = history()
     ops.append(Operation(1, 50, Range(b"a"), 60, Outcome.OK, Response(1)))
     ops.append(Operation(1, 70, Range(b"a"), 80, Outcome.OK, Response(2, (FIRST,), 1)))
-    assert str(judge(ops, [], LOG)) == EXAMPLE
+    judgement = judge(ops, [], LOG)
+    assert str(judgement) == EXAMPLE
+    with pytest.raises(AssertionError, match="by search"):
+        judgement.demand()
 
 
 def test_a_search_that_was_given_up_is_not_a_pass() -> None:
     judgement = judge(history(), [], LOG, states_max=1)
-    assert judgement.verdict is Verdict.INCONCLUSIVE
-    with pytest.raises(AssertionError, match="given up after 1 positions"):
+    assert judgement.undecided
+    with pytest.raises(AssertionError, match="given up"):
         judgement.demand()
 
 
 def test_checkers_that_do_not_agree_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = plant("phantom", generate.plan(Prng(1)), Prng(1))
     monkeypatch.setattr(wgl, "check", lambda *_: LEGAL)
-    assert "the two checkers do not agree" in judge(recorded.history, [], recorded.witness).problems
+    assert "the two checkers disagree" in judge(recorded.history, [], recorded.witness).problems

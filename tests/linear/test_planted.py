@@ -48,7 +48,7 @@ def accept_clean(seeds: range) -> None:
     for seed in seeds:
         recorded = run_of(seed).carry_out()
         judgement = judge(recorded.history, (), recorded.witness)
-        if judgement.verdict is not Verdict.LEGAL:
+        if not judgement.legal or judgement.undecided:
             wrong.append(f"seed {seed}: {judgement}")
     counts.record("linear", histories=len(seeds), clean_histories=len(seeds))
     assert not wrong, wrong[0]

@@ -1,271 +1,285 @@
-"""The nine promises of a watch, each as a function from records and the event log to violations.
+"""What a watch promises, each promise checked on its own against the store's event log.
 
-The event log is the truth: every revision with its events, complete from the first one on. What
-the store held before an event is worked out from the log, so the log's own `prev` is not needed.
+etcd's guarantees (API reference, "watch APIs"): ordered, unique, atomic, reliable, resumable,
+bookmarkable; and that previous values, `is_create` and filters tell the truth. Each check is a
+function of a record and the log that yields one sentence per violation, so that a report names
+the promise that was broken.
+
+The log is complete: every revision that changed something, from 2 on. A record may end anywhere,
+also between two fragments of one response; nothing is then owed of what was cut off.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from tests.linear.finding import text
-from tests.linear.history import KV, Event, WatchRecord, WatchResponse, Witness, covers
+from tests.linear.history import KV, Event, WatchRecord, Witness, covers, deleted
+
+__all__ = ("CHECKS", "EventLog", "faults")
 
 
 class EventLog:
-    """The log, with an index by revision and by key.
+    """The witness, with the value that each event replaced.
 
-    `compacted` is the highest revision that may have been compacted: previous pairs older than
-    it may be missing from events.
+    `compactions`: (time, revision) of those that may have happened, from that time on.
     """
 
-    def __init__(self, witness: Witness, compacted: int = 0) -> None:
-        self.witness = witness
-        self.compacted = compacted
-        self.revisions = [revision for revision, _ in witness]
-        self.pasts: dict[bytes, tuple[list[int], list[KV | None]]] = {}
+    def __init__(self, witness: Witness, compactions: Sequence[tuple[int, int]] = ()) -> None:
+        self.compactions = compactions
+        self.revisions: list[int] = []
+        self.events: list[tuple[Event, ...]] = []
+        before: dict[bytes, KV] = {}
         for revision, events in witness:
+            self.revisions.append(revision)
+            self.events.append(
+                tuple(replace(event, prev=before.get(event.kv.key)) for event in events)
+            )
             for event in events:
-                revisions, kvs = self.pasts.setdefault(event.kv.key, ([], []))
-                revisions.append(revision)
-                kvs.append(event.kv if event.kind == "put" else None)
+                if event.kind == "put":
+                    before[event.kv.key] = event.kv
+                else:
+                    before.pop(event.kv.key, None)
+        self._at = {
+            (event.kv.mod, event.kv.key): event for events in self.events for event in events
+        }
 
-    def before(self, event: Event) -> KV | None:
-        """The pair of the event's key as the revision before left it."""
-        revisions, kvs = self.pasts.get(event.kv.key, ([], []))
-        older = bisect_left(revisions, event.kv.mod)
-        return kvs[older - 1] if older else None
+    def between(self, first: int, last: int) -> Iterator[Event]:
+        """All events of these revisions, both included."""
+        start = bisect_left(self.revisions, first)
+        for events in self.events[start : bisect_right(self.revisions, last)]:
+            yield from events
 
-    def due(self, record: WatchRecord, first: int, last: float) -> Iterator[Event]:
-        """The events of these revisions, both included, that the watch has to be sent."""
-        for position in range(bisect_left(self.revisions, first), len(self.revisions)):
-            revision, events = self.witness[position]
-            if revision > last:
-                return
-            yield from (event for event in events if _wanted(record, event))
+    def compacted(self, time: int) -> int:
+        """The highest revision that can have been compacted by then."""
+        return max((revision for at, revision in self.compactions if at <= time), default=0)
 
-
-def _wanted(record: WatchRecord, event: Event) -> bool:
-    return event.kind not in record.filters and covers(record.key, record.end, event.kv.key)
-
-
-@dataclass(slots=True)
-class _Delivery:
-    """One response, or the fragments of one, put together. `whole`: its last fragment came."""
-
-    events: list[Event] = field(default_factory=list)
-    whole: bool = True
+    def find(self, event: Event) -> Event | None:
+        """The event of this revision and key, if there was one."""
+        return self._at.get((event.kv.mod, event.kv.key))
 
 
-def _deliveries(record: WatchRecord) -> list[_Delivery]:
-    found: list[_Delivery] = []
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A response with all its fragments; `whole` is False if the last one never came."""
+
+    events: tuple[Event, ...]
+    whole: bool
+
+
+def _batches(record: WatchRecord) -> list[_Batch]:
+    batches: list[_Batch] = []
+    gathered: list[Event] = []
     for response in record.responses:
-        if response.events:
-            if not found or found[-1].whole:
-                found.append(_Delivery())
-            found[-1].events += response.events
-            found[-1].whole = not response.fragment
-    return found
+        gathered += response.events
+        if not response.fragment and response.events:
+            batches.append(_Batch(tuple(gathered), True))
+            gathered = []
+    if gathered:
+        batches.append(_Batch(tuple(gathered), False))
+    return batches
 
 
-def _sent(record: WatchRecord) -> list[Event]:
-    return [event for response in record.responses for event in response.events]
+def _events(record: WatchRecord) -> Iterator[Event]:
+    for response in record.responses:
+        yield from response.events
 
 
 def _start(record: WatchRecord) -> int | None:
-    """The first revision that the watch stands for; None if it never was told from when on."""
-    if record.start_revision > 0:
+    """The first revision that the watch owes; None while nothing says so."""
+    if record.start_revision:
         return record.start_revision
-    created = next((one for one in record.responses if one.created), None)
+    created = next((each for each in record.responses if each.created), None)
     return None if created is None else created.revision + 1
 
 
-def _is_mark(response: WatchResponse) -> bool:
-    return response.progress and not response.events
+def _wanted(record: WatchRecord, event: Event) -> bool:
+    return covers(record.key, record.end, event.kv.key) and event.kind not in record.filters
 
 
 def _name(event: Event) -> str:
     return f"{event.kind} of {text(event.kv.key)} at revision {event.kv.mod}"
 
 
-# Each validator judges one record; `check` below runs them over all.
-
-
-def ordered(record: WatchRecord, log: EventLog) -> Iterator[str]:
+def ordered(record: WatchRecord, _: EventLog) -> Iterator[str]:
     """Revisions never go back, neither those of events nor those of headers."""
     last = header = 0
     for response in record.responses:
+        if response.revision < header and not response.canceled:
+            yield f"the header went from revision {header} back to {response.revision}"
+        header = max(header, response.revision)
         for event in response.events:
             if event.kv.mod < last:
-                yield f"{_name(event)} came after revision {last}"
+                yield f"the {_name(event)} came after revision {last}"
             last = max(last, event.kv.mod)
-        if 0 < response.revision < header:
-            yield f"the header went back from revision {header} to {response.revision}"
-        header = max(header, response.revision)
+        if response.events and last > response.revision:
+            yield f"an event of revision {last} came under a header of {response.revision}"
 
 
-def unique(record: WatchRecord, log: EventLog) -> Iterator[str]:
+def unique(record: WatchRecord, _: EventLog) -> Iterator[str]:
     """No event comes twice."""
-    seen: set[tuple[int, bytes, str]] = set()
-    for event in _sent(record):
-        identity = (event.kv.mod, event.kv.key, event.kind)
-        if identity in seen:
-            yield f"{_name(event)} came twice"
-        seen.add(identity)
+    seen: dict[tuple[int, bytes], None] = {}
+    for event in _events(record):
+        name = (event.kv.mod, event.kv.key)
+        if name in seen:
+            yield f"the {_name(event)} came twice"
+        seen[name] = None
+
+
+def atomic(record: WatchRecord, _: EventLog) -> Iterator[str]:
+    """A revision comes in one response, whose fragments nothing separates."""
+    done = 0
+    for batch in _batches(record):
+        if batch.events[0].kv.mod == done:
+            yield f"the events of revision {done} came in two responses"
+        done = batch.events[-1].kv.mod
+    inside = False
+    for response in record.responses:
+        if inside and not response.events and not response.canceled:
+            yield "something came between the fragments of a response"
+        inside = response.fragment
 
 
 def reliable(record: WatchRecord, log: EventLog) -> Iterator[str]:
-    """From the first event to the last, the watch got exactly what the log holds for it."""
-    sent = _sent(record)
-    if not sent:
+    """From the first to the last event that came, none is missing and none is invented."""
+    given = list(_events(record))
+    batches = _batches(record)
+    if not given:
         return
-    first = min(event.kv.mod for event in sent)
-    last = max(event.kv.mod for event in sent)
-    # The last revision may be incomplete in a record that was cut off; `atomic` looks at that.
-    due = {_identity(event): event for event in log.due(record, first, last)}
-    got = {_identity(event): event for event in sent}
-    for identity, event in due.items():
-        if identity not in got and event.kv.mod < last:
-            yield f"{_name(event)} was not delivered, though revision {last} was"
-    for identity, event in got.items():
-        truth = due.get(identity)
+    last = max(event.kv.mod for event in given)
+    came = {(event.kv.mod, event.kv.key) for event in given}
+    # Of a revision whose fragments were cut off, the rest is not owed.
+    owed_to = last if batches[-1].whole else last - 1
+    for event in log.between(min(event.kv.mod for event in given), owed_to):
+        if _wanted(record, event) and (event.kv.mod, event.kv.key) not in came:
+            yield f"the {_name(event)} never came, but later ones did"
+    for event in given:
+        truth = log.find(event)
         if truth is None:
-            if _wanted(record, event):
-                yield f"{_name(event)} was delivered, but never happened"
-        elif (truth.kv.value, truth.kv.lease) != (event.kv.value, event.kv.lease):
-            yield f"{_name(event)} was delivered with {event.kv} in place of {truth.kv}"
-
-
-def _identity(event: Event) -> tuple[int, bytes, str]:
-    return event.kv.mod, event.kv.key, event.kind
-
-
-def atomic(record: WatchRecord, log: EventLog) -> Iterator[str]:
-    """The events of one revision arrive in one response, or in fragments with nothing between."""
-    for before, after in zip(record.responses, record.responses[1:], strict=False):
-        if before.fragment and not after.events and not after.canceled:
-            yield f"another response came between fragments, at header {after.revision}"
-    last = 0
-    for delivery in _deliveries(record):
-        revisions = {event.kv.mod: None for event in delivery.events}
-        if last in revisions:
-            yield f"revision {last} came in more than one response"
-        last = max(revisions)
-        if not delivery.whole:
-            return
-        for revision in revisions:
-            due = sum(1 for _ in log.due(record, revision, revision))
-            got = len({_identity(one) for one in delivery.events if one.kv.mod == revision})
-            if got < due:
-                yield f"{got} of the {due} events of revision {revision} came in its response"
+            yield f"the {_name(event)} came, but there was none"
+        elif (truth.kind, truth.kv) != (event.kind, event.kv):
+            yield f"the {_name(event)} came as {event.kind} {event.kv}, not {truth.kind} {truth.kv}"
 
 
 def resumable(record: WatchRecord, log: EventLog) -> Iterator[str]:
-    """A watch begins with the first event at or after its start, and with none before it; it may
-    end for compaction only if what it has to send next is compacted."""
+    """A watch begins exactly at its start revision: with the first event there, none before.
+
+    That it ended as compacted is true only if its next revision was compacted.
+    """
     start = _start(record)
     if start is None:
         return
-    sent = _sent(record)
-    for event in sent:
+    given = list(_events(record))
+    for event in given:
         if event.kv.mod < start:
-            yield f"{_name(event)} came on a watch from revision {start}"
-    if sent:
-        missed = next(log.due(record, start, sent[0].kv.mod - 1), None)
+            yield f"the {_name(event)} came, though the watch began at {start}"
+    if given:
+        first = min(event.kv.mod for event in given)
+        missed = next((e for e in log.between(start, first - 1) if _wanted(record, e)), None)
         if missed is not None:
-            yield f"the first event is the {_name(sent[0])}, not the {_name(missed)}"
+            yield f"the watch began at {start}, but the {_name(missed)} was left out"
+    ended = next((each for each in record.responses if each.compact_revision), None)
+    if ended is not None:
+        owed = [event.kv.mod + 1 for event in given] + [mark + 1 for mark in _marks(record)]
+        come_to = max([start, *owed])
+        if ended.compact_revision <= come_to:
+            yield f"it ended as compacted at {ended.compact_revision}, but had come to {come_to}"
+
+
+def _marks(record: WatchRecord) -> Iterator[int]:
     for response in record.responses:
-        if response.canceled and response.compact_revision:
-            following = max((event.kv.mod + 1 for event in sent), default=start)
-            if following >= response.compact_revision:
-                yield (
-                    f"it ended as compacted at {response.compact_revision}, "
-                    f"but had to go on from {following} only"
-                )
+        if response.progress:
+            yield response.revision
 
 
 def bookmarkable(record: WatchRecord, log: EventLog) -> Iterator[str]:
-    """A progress mark says that everything up to it was delivered before."""
+    """A mark of revision r says: all up to r has come, nothing up to r will come."""
     start = _start(record)
-    got: set[tuple[int, bytes, str]] = set()
-    mark = 0
+    came: set[tuple[int, bytes]] = set()
+    mark = checked = 0
     for response in record.responses:
         for event in response.events:
-            got.add(_identity(event))
+            came.add((event.kv.mod, event.kv.key))
             if event.kv.mod <= mark:
-                yield f"{_name(event)} came after the progress mark {mark}"
-        if not _is_mark(response) or start is None:
+                yield f"the {_name(event)} came after the mark of {mark}"
+        if not response.progress:
             continue
-        if response.revision < record.start_revision:
-            yield f"a mark {response.revision} came on a watch from {record.start_revision}"
-        for event in log.due(record, max(start, mark + 1), response.revision):
-            if _identity(event) not in got:
-                yield f"the progress mark {response.revision} came before the {_name(event)}"
-        mark = max(mark, response.revision)
+        mark = response.revision
+        if mark < record.start_revision or (start is not None and mark < start - 1):
+            yield f"a mark of {mark} came, though the watch begins at {start}"
+        for event in log.between(max(start or mark + 1, checked + 1), mark):
+            if _wanted(record, event) and (event.kv.mod, event.kv.key) not in came:
+                yield f"the mark of {mark} came before the {_name(event)}"
+        checked = mark
 
 
 def prev_kv(record: WatchRecord, log: EventLog) -> Iterator[str]:
-    """Events carry the pair of the revision before, if that was asked for and is not compacted."""
-    for event in _sent(record):
-        if not record.prev_kv:
-            if event.prev is not None:
-                yield f"{_name(event)} carries a previous pair that nobody asked for"
-            continue
-        truth = log.before(event)
-        dropped = event.prev is None and event.kv.mod - 1 < log.compacted
-        if event.prev != truth and not dropped:
-            yield f"{_name(event)} carries {event.prev} as the previous pair, not {truth}"
+    """Previous values, if asked for, are those of the revision before; else there are none.
+
+    There is none either when the revision before was compacted by then.
+    """
+    for response in record.responses:
+        for event in response.events:
+            truth = log.find(event)
+            if truth is None:
+                continue
+            expected = truth.prev if record.prev_kv else None
+            gone = event.prev is None and log.compacted(response.at) >= event.kv.mod
+            if event.prev != expected and not gone:
+                yield f"the {_name(event)} came with the previous pair {event.prev}, not {expected}"
 
 
 def is_create(record: WatchRecord, log: EventLog) -> Iterator[str]:
-    """A put shows that it created its key exactly if there was none; versions count from there."""
-    for event in _sent(record):
-        kv = event.kv
-        if event.kind == "delete":
-            if (kv.create, kv.version, kv.value, kv.lease) != (0, 0, b"", 0):
-                yield f"{_name(event)} carries more than its key and revision"
+    """A put says that it created its key exactly if there was none before."""
+    for event in _events(record):
+        truth = log.find(event)
+        if truth is None:
             continue
-        old = log.before(event)
-        expected = (kv.mod, 1) if old is None else (old.create, old.version + 1)
-        if (kv.create, kv.version) != expected:
+        if event.kind == "delete":
+            if event.kv != deleted(event.kv.key, event.kv.mod):
+                yield f"the {_name(event)} came with more than its key and revision: {event.kv}"
+            continue
+        created = truth.prev is None
+        if (event.kv.create == event.kv.mod) != created or (event.kv.version == 1) != created:
+            what = "created" if created else "changed"
             yield (
-                f"{_name(event)} has create revision {kv.create} and version {kv.version}, "
-                f"not {expected[0]} and {expected[1]}"
+                f"the {_name(event)} {what} its key, but came as create {event.kv.create}, "
+                f"version {event.kv.version}"
             )
 
 
-def filters(record: WatchRecord, log: EventLog) -> Iterator[str]:
-    """Nothing is sent that lies outside of the range, or is of a kind that was not wanted."""
-    for event in _sent(record):
-        if event.kind in record.filters:
-            yield f"{_name(event)} passed a filter against it"
-        if not covers(record.key, record.end, event.kv.key):
-            yield f"{_name(event)} lies outside of the range"
+def filters(record: WatchRecord, _: EventLog) -> Iterator[str]:
+    """Only events of the range, and of no kind that was filtered out."""
+    for event in _events(record):
+        if not _wanted(record, event):
+            yield f"the {_name(event)} came, which this watch did not ask for"
 
 
-Validator = Callable[[WatchRecord, EventLog], Iterator[str]]
-
-VALIDATORS: dict[str, Validator] = {
-    "ordered": ordered,
-    "unique": unique,
-    "reliable": reliable,
-    "atomic": atomic,
-    "resumable": resumable,
-    "bookmarkable": bookmarkable,
-    "prev_kv": prev_kv,
-    "is_create": is_create,
-    "filters": filters,
+Check = Callable[[WatchRecord, EventLog], Iterator[str]]
+CHECKS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        ordered,
+        unique,
+        atomic,
+        reliable,
+        resumable,
+        bookmarkable,
+        prev_kv,
+        is_create,
+        filters,
+    )
 }
 
 
-def check(records: Sequence[WatchRecord], log: EventLog) -> list[str]:
-    """All violations of all promises, as sentences that name the promise and the watch."""
-    return [
-        f"{name}: watch of client {record.client} on {text(record.key)} "
-        f"from {record.start_revision}: {sentence}"
-        for record in records
-        for name, validator in VALIDATORS.items()
-        for sentence in validator(record, log)
-    ]
+def faults(records: Sequence[WatchRecord], log: EventLog) -> Iterator[str]:
+    """Every broken promise of every watch, with its name."""
+    for record in records:
+        for name, check in CHECKS.items():
+            for sentence in check(record, log):
+                yield (
+                    f"{name}: client {record.client}, watch of {text(record.key)} "
+                    f"from {record.start_revision}: {sentence}"
+                )

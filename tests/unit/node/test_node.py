@@ -14,6 +14,7 @@ from kvstore.errors import EtcdError
 from kvstore.machine import CommandKind
 from kvstore.node.errors import StopKind
 from kvstore.pb import rpc_pb2
+from raft.messages import InstallSnapshot
 
 from .nodes import Nodes, get, grant, keep_alive, put, running, until
 from .on_loop import on_loop
@@ -140,6 +141,29 @@ async def test_a_node_that_missed_too_much_is_sent_a_snapshot(tmp_path: Path) ->
         again = await nodes.start(behind.config.name, nodes.urls("a", "b", "c"))
         assert (await get(again, b"after")).count == 1
         assert nodes.network.snapshots == 1
+
+
+@on_loop
+async def test_a_snapshot_that_is_sent_once_more_does_not_take_the_first_one_with_it(
+    tmp_path: Path,
+) -> None:
+    """The log begins behind that file: without it a power loss would be the member's end."""
+    async with running(tmp_path, "a", "b", "c", snapshot_catchup_entries=20) as nodes:
+        leader = await nodes.leader()
+        behind = next(node for node in nodes.by_name.values() if node is not leader)
+        await behind.stop()
+        for number in range(200):
+            await put(leader, b"k%d" % number)
+        back = await nodes.start(behind.config.name, nodes.urls("a", "b", "c"))
+        await until(lambda: back.revision == leader.revision)
+        snapshots = back.running.snapshots
+        file = snapshots.latest
+        assert file is not None
+        meta = back.running.opened.files.check_snapshot(file)
+        message = InstallSnapshot(leader.member_id, back.member_id, leader.term, meta)
+        snapshots.received(message, file.path)
+        await back.running.copies.run(lambda: None)  # behind whatever it was told to remove
+        assert file.path.exists()
 
 
 @on_loop

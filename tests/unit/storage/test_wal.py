@@ -12,7 +12,7 @@ from kvstore.storage.errors import DiskFailed, WalExists, WalMissing
 from kvstore.storage.wal import Wal, log_exists
 from raft.types import Entry, HardState
 
-from .fake_disk import FakeDisk
+from .fake_disk import Crashed, FakeDisk
 from .wal_kit import DIRECTORY, IDENTITY, entries, reopen, write
 
 
@@ -227,3 +227,21 @@ def test_on_real_files(tmp_path: Path) -> None:
     assert [entry.index for entry in recovered.entries] == list(range(61, 101))
     wal.close()
     assert all(path.stat().st_size == 64 * 1024 for path in (tmp_path / "a" / "wal").iterdir())
+
+
+def test_a_segment_that_a_killed_process_had_just_named_is_not_lost_later(
+    disk: FakeDisk, wal: Wal
+) -> None:
+    """The page cache shows the new name, the medium may not have it: it must, before use."""
+    write(wal, entries(1, 5))
+    renamed = disk.steps + 3  # creation, header, sync; then the rename, then the names' sync
+    disk.crash_at = renamed + 1
+    with pytest.raises(Crashed):
+        write(wal, entries(6, 9, size_bytes=4000))
+    disk.crash_at = -1
+    assert len(disk.list(DIRECTORY)) == 2
+    again, recovered = Wal.open(disk, DIRECTORY, keep_after=0, segment_bytes=4096)
+    assert recovered.entries == entries(1, 5)
+    write(again, entries(6, 7))
+    disk.crash(lambda _choices: 0)
+    assert reopen(disk).entries == entries(1, 7)

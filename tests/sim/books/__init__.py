@@ -1,0 +1,1 @@
+"""What the invariants share: histories and readings, kept once for all of them."""
