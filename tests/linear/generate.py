@@ -101,7 +101,7 @@ def carry_out(
         if op.client != SYSTEM:
             history.append(op)
     history.sort(key=lambda one: one.call)
-    return Recorded(history, log_of(store))
+    return Recorded(history, model.log_of(store))
 
 
 def _answer(op: Operation, store: model.Store) -> model.Store:
@@ -113,17 +113,6 @@ def _answer(op: Operation, store: model.Store) -> model.Store:
         else:
             op.outcome, op.response = Outcome.OK, answer
     return changed
-
-
-def log_of(store: model.Store) -> list[tuple[int, tuple[Event, ...]]]:
-    """Every revision that changed something, with its events."""
-    log: list[tuple[int, tuple[Event, ...]]] = []
-    commit = store.head
-    while commit.parent is not None:
-        if commit.changes:
-            log.append((commit.revision, commit.events()))
-        commit = commit.parent
-    return log[::-1]
 
 
 def plan(prng: Prng, profile: Profile = Profile()) -> Plan:
@@ -183,7 +172,7 @@ class _Planner:
         elif draw < profile.unknown + profile.refused:
             planned = replace(planned, fate="turned down", lag=0)
         self._push(effect, client, planned)
-        self._push(ret + prng.below(profile.pause_max), client, None)
+        self._push(ret + 1 + prng.below(profile.pause_max), client, None)
         return ret
 
     def _lag(self, request: Request) -> int:
@@ -207,19 +196,17 @@ class _Planner:
 
     def _request(self) -> Request:
         """One request, with what its client may have learned of the store's present state."""
-        make = self.prng.weighted(
-            [
-                (30, self._put),
-                (25, self._range),
-                (8, self._delete),
-                (20, self._txn),
-                (4, self._read_past),
-                (2, self._compact),
-                (4, self._grant),
-                (2, self._revoke),
-            ]
-        )
-        return make()
+        choices: list[tuple[int, Callable[[], Request]]] = [
+            (30, self._put),
+            (25, self._range),
+            (8, self._delete),
+            (20, self._txn),
+            (4, self._read_past),
+            (2, self._compact),
+            (4, self._grant),
+            (2, self._revoke),
+        ]
+        return self.prng.weighted(choices)()
 
     def _put(self) -> Put:
         self.serial += 1

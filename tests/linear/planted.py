@@ -1,8 +1,8 @@
-"""Wrong histories on purpose: a legal plan carried out with one mistake.
+"""Plants one fault in a legal run, of six kinds, such that the history is certainly illegal.
 
-Six kinds, each a bug that stores have had. A mistake that happens to leave a legal history (a
-lost write that nobody looked at) is no mistake: `plant` tries places until the two differ in a
-way that a client could see, and says None if this plan has none.
+Each planter carries out the plan of a legal run on a store that does one thing wrong, or changes
+one answer, and then proves by a simple argument (given with it) that no order can explain what the
+clients were told. A place where the proof fails is left, and another one tried.
 """
 
 from __future__ import annotations
@@ -11,201 +11,214 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tests.linear import model
-from tests.linear.generate import Hook, Plan, Planned, Recorded, carry_out
+from tests.linear.generate import Plan, Planned, Recorded, carry_out
 from tests.linear.history import Delete, Operation, Outcome, Put, Range, Response, Txn
+from tests.linear.models import may_be_stale
+from tests.linear.revision_check import writes
 from tests.sim.prng import Prng
-
-__all__ = ("KINDS", "plant")
 
 Planter = Callable[[Plan, Prng], Iterator[Recorded]]
 
 
-def _writes(planned: Planned) -> bool:
-    return planned.fate == "done" and isinstance(planned.op.request, Put | Delete | Txn)
+def plant(kind: str, plan: Plan, prng: Prng) -> Recorded:
+    """The run with one fault of this kind. Raises LookupError if the run has no place for it."""
+    found = next(PLANTERS[kind](plan, prng), None)
+    if found is None:
+        raise LookupError(f"no place for a {kind} in this run")
+    return found
 
 
-def _places(plan: Plan, prng: Prng, wanted: Callable[[Planned], bool]) -> list[int]:
-    """Positions of such operations, in an order of chance; never the last, which settles things."""
-    found = [at for at, planned in enumerate(plan.order[:-1]) if wanted(planned)]
-    return prng.shuffled(found)
+def _ok(op: Operation) -> bool:
+    return op.outcome is Outcome.OK
+
+
+def _writer(op: Operation) -> bool:
+    return _ok(op) and writes(op.request, op.response)
+
+
+def _positions(plan: Plan, prng: Prng, wanted: Callable[[Planned], bool]) -> list[int]:
+    """Where in the order such operations stand that their clients hear of, in random order."""
+    fitting = [
+        position
+        for position, planned in enumerate(plan.order)
+        if planned.fate == "done" and planned.op.ret is not None and wanted(planned)
+    ]
+    return prng.shuffled(fitting)
+
+
+def _of(recorded: Recorded, planned: Planned) -> Operation:
+    """The record of a planned operation; its client had one in flight, so the call tells it."""
+    wanted = (planned.op.client, planned.op.call)
+    return next(op for op in recorded.history if (op.client, op.call) == wanted)
+
+
+def _is_put(planned: Planned) -> bool:
+    return isinstance(planned.op.request, Put)
+
+
+def _may_write(planned: Planned) -> bool:
+    return isinstance(planned.op.request, Put | Delete | Txn)
 
 
 def stale_read(plan: Plan, prng: Prng) -> Iterator[Recorded]:
-    """A linearizable read is answered from a state that was over before it was called."""
+    """A linearizable read answers from an old state.
 
-    def reads(planned: Planned) -> bool:
-        request = planned.op.request
-        return (
-            planned.fate == "done"
-            and isinstance(request, Range)
-            and not (request.serializable or request.revision)
-            and planned.op.ret is not None
-        )
-
-    for at in _places(plan, prng, reads):
-        order = list(plan.order)
-        order[at] = replace(order[at], lag=prng.between(3, 8))
-        before = [op for op in carry_out(order[:at]).history if op.ret is not None]
-        recorded = carry_out(order)
-        read = next(
-            op
-            for op in recorded.history
-            if op.call == order[at].op.call and op.client == order[at].op.client
-        )
-        if read.response is None:
+    Either as that state would, header and all: illegal because somebody had been told of a later
+    revision before the read was called. Or with the old pairs under the present header: illegal
+    because the pairs at that revision are others.
+    """
+    legal = plan.carry_out()
+    states = _states(plan)
+    for position in _positions(plan, prng, lambda one: isinstance(one.op.request, Range)):
+        op = _of(legal, plan.order[position])
+        if not _ok(op) or may_be_stale(op.request) or op.request.revision:
             continue
-        shown = [
-            op
-            for op in before
-            if op.outcome is Outcome.OK
-            and op.ret is not None
-            and op.ret < read.call
-            and op.response.revision > read.response.revision
-        ]
-        if shown:
-            yield recorded
+        now = op.response.revision
+        for back in prng.shuffled(range(1, min(now, 6))):
+            _, old = model.apply(states[now - back], op.request)
+            assert isinstance(old, Response)
+            if prng.chance(1, 2):
+                if any(_told_before(one, op, old.revision) for one in legal.history):
+                    yield _with_answer(legal, op, old)
+            elif (old.kvs, old.count) != (op.response.kvs, op.response.count):
+                yield _with_answer(legal, op, replace(old, revision=now))
+
+
+def _told_before(one: Operation, op: Operation, revision: int) -> bool:
+    return (
+        _ok(one)
+        and one.ret is not None
+        and one.ret < op.call
+        and (one.response.revision > revision)
+    )
+
+
+def _states(plan: Plan) -> dict[int, model.Store]:
+    """The last state of each revision in the legal run."""
+    states = {1: model.empty()}
+
+    def keep(_: int, store: model.Store) -> model.Store:
+        states[store.revision] = store
+        return store
+
+    carry_out(plan.order, after=keep)
+    return {revision: store._replace(compacted=-1) for revision, store in states.items()}
+
+
+def _with_answer(recorded: Recorded, op: Operation, answer: Response) -> Recorded:
+    changed = replace(op, response=answer)
+    return Recorded([changed if one is op else one for one in recorded.history], recorded.witness)
 
 
 def lost_write(plan: Plan, prng: Prng) -> Iterator[Recorded]:
-    """An acknowledged write is gone, and its revision is given to the next one."""
-    for at in _places(plan, prng, lambda each: _writes(each) and each.op.ret is not None):
-        recorded = carry_out(plan.order, *_forgetting(at))
-        if _answered(plan, recorded, at):
+    """An acknowledged write is forgotten at once.
+
+    Illegal because the next write is acknowledged with the same revision.
+    """
+    for position in _positions(plan, prng, _may_write):
+        kept: list[model.Store] = []
+
+        def before(at: int, store: model.Store, position: int = position) -> model.Store:
+            if at == position:
+                kept.append(store)  # noqa: B023 — used within this turn of the loop
+            return store
+
+        def after(at: int, store: model.Store, position: int = position) -> model.Store:
+            return kept[-1] if at == position else store  # noqa: B023 — as above
+
+        recorded = carry_out(plan.order, before, after)
+        lost = _of(recorded, plan.order[position])
+        if _writer(lost) and any(
+            op is not lost and _writer(op) and op.response.revision == lost.response.revision
+            for op in recorded.history
+        ):
             yield recorded
 
 
-def _forgetting(at: int) -> tuple[Hook, Hook]:
-    """The hooks that undo the operation at this position as soon as it is answered."""
-    kept: list[model.Store] = []
-
-    def before(position: int, store: model.Store) -> model.Store:
-        if position == at:
-            kept.append(store)
-        return store
-
-    def after(position: int, store: model.Store) -> model.Store:
-        return kept[-1] if position == at else store
-
-    return before, after
-
-
-def _answered(plan: Plan, recorded: Recorded, at: int) -> bool:
-    """Whether the write at this position was acknowledged as one that changed something."""
-    planned = plan.order[at].op
-    for op in recorded.history:
-        if (op.client, op.call) == (planned.client, planned.call):
-            return op.outcome is Outcome.OK and _wrote(op)
-    return False
-
-
-def _wrote(op: Operation) -> bool:
-    response: Response = op.response
-    if isinstance(op.request, Put):
-        return True
-    if isinstance(op.request, Delete):
-        return response.deleted > 0
-    branch = op.request.success if response.succeeded else op.request.failure
-    return any(isinstance(one, Put) for one in branch)
-
-
 def double_apply(plan: Plan, prng: Prng) -> Iterator[Recorded]:
-    """A put takes effect twice."""
-    for at in _places(plan, prng, lambda each: _writes(each) and isinstance(each.op.request, Put)):
-        request = plan.order[at].op.request
+    """A put takes effect a second time, some operations later, as a careless retry would do it.
+
+    Illegal because its second revision is nobody's, and somebody saw it or a later one.
+    """
+    for position in _positions(plan, prng, _is_put):
+        again = position + prng.below(8)
+        made: list[int] = []
 
         def after(
-            position: int, store: model.Store, at: int = at, request: Put = request
+            at: int, store: model.Store, position: int = position, again: int = again
         ) -> model.Store:
-            return model.apply(store, request)[0] if position == at else store
+            if at != again:
+                return store
+            store, answer = model.apply(store, plan.order[position].op.request)
+            if isinstance(answer, Response):
+                made.append(answer.revision)  # noqa: B023 — used within this turn of the loop
+            return store
 
         recorded = carry_out(plan.order, after=after)
-        twin = [op for op in recorded.history if op.request == request]
-        # With an unknown twin the second effect could be its own.
-        if len(twin) == 1 and twin[0].outcome is Outcome.OK:
+        if not made or not _ok(_of(recorded, plan.order[position])):
+            continue
+        if any(_ok(op) and op.response.revision >= made[0] for op in recorded.history):
             yield recorded
 
 
 def swapped_order(plan: Plan, prng: Prng) -> Iterator[Recorded]:
-    """Of two writes the one that was called after the other's answer comes first."""
-    places = _places(plan, prng, lambda each: _writes(each) and each.op.ret is not None)
-    for at in places:
-        first = plan.order[at].op
-        for later in range(at + 1, len(plan.order) - 1):
-            second = plan.order[later]
-            if not _writes(second) or second.op.ret is None or second.op.call <= (first.ret or 0):
+    """Of two writes the second was called after the first had returned, but goes before it.
+
+    Illegal by their revisions and times alone.
+    """
+    for later in _positions(plan, prng, _may_write):
+        second = plan.order[later].op
+        for earlier in range(later - 1, -1, -1):
+            planned = plan.order[earlier]
+            ret = planned.op.ret
+            if (
+                not _may_write(planned)
+                or planned.fate != "done"
+                or ret is None
+                or ret >= second.call
+            ):
                 continue
-            order = list(plan.order)
-            order.insert(at, order.pop(later))
+            order = [*plan.order]
+            order.insert(earlier, order.pop(later))
             recorded = carry_out(order)
-            done = {(op.client, op.call): op for op in recorded.history}
-            pair = [done[one.client, one.call] for one in (first, second.op)]
-            if all(op.outcome is Outcome.OK and _wrote(op) for op in pair):
+            ops = [_of(recorded, plan.order[earlier]), _of(recorded, plan.order[later])]
+            if all(map(_writer, ops)) and ops[1].response.revision < ops[0].response.revision:
                 yield recorded
-            break
 
 
 def revision_gap(plan: Plan, prng: Prng) -> Iterator[Recorded]:
-    """A revision is passed over: everything from some write on is one higher."""
-    for at in _places(plan, prng, lambda each: _writes(each) and each.op.ret is not None):
-        recorded = carry_out(plan.order)
-        if not _answered(plan, recorded, at):
-            continue
-        planned = plan.order[at].op
-        write = next(
-            op for op in recorded.history if (op.client, op.call) == (planned.client, planned.call)
-        )
-        gap = write.response.revision
-        history = [_raised(op, gap) for op in recorded.history]
-        log = [
-            (
-                revision + (revision >= gap),
-                tuple(
-                    replace(event, kv=_raised_pair(event.kv, gap), prev=None) for event in events
-                ),
-            )
-            for revision, events in recorded.witness
-        ]
-        yield Recorded(history, log)
+    """The store skips a revision before a write.
 
+    Illegal because a write was told its revision, and nobody made the one before.
+    """
+    for position in _positions(plan, prng, _may_write):
 
-def _raised_pair(kv: model.KV, gap: int) -> model.KV:
-    return replace(kv, create=kv.create + (kv.create >= gap), mod=kv.mod + (kv.mod >= gap))
+        def before(at: int, store: model.Store, position: int = position) -> model.Store:
+            if at != position:
+                return store
+            return store._replace(head=store.head.then((), store.head.keys))
 
-
-def _raised_answer(answer: Response, gap: int) -> Response:
-    return replace(
-        answer,
-        revision=answer.revision + (answer.revision >= gap),
-        kvs=tuple(_raised_pair(kv, gap) for kv in answer.kvs),
-        parts=tuple(_raised_answer(part, gap) for part in answer.parts),
-    )
-
-
-def _raised(op: Operation, gap: int) -> Operation:
-    if not isinstance(op.response, Response):
-        return op
-    return replace(op, response=_raised_answer(op.response, gap))
+        recorded = carry_out(plan.order, before)
+        if _writer(_of(recorded, plan.order[position])):
+            yield recorded
 
 
 def phantom(plan: Plan, prng: Prng) -> Iterator[Recorded]:
-    """A read shows a value that nobody wrote."""
-    recorded = carry_out(plan.order)
-    answers = [
-        at
-        for at, op in enumerate(recorded.history)
-        if isinstance(op.request, Range) and op.outcome is Outcome.OK and op.response.kvs
-    ]
-    for at in prng.shuffled(answers):
-        op = recorded.history[at]
-        kvs = list(op.response.kvs)
-        chosen = prng.below(len(kvs))
-        kvs[chosen] = replace(kvs[chosen], value=b"nobody's")
-        history = list(recorded.history)
-        history[at] = replace(op, response=replace(op.response, kvs=tuple(kvs)))
-        yield Recorded(history, recorded.witness)
+    """A read shows a value that nobody ever wrote.
+
+    Illegal because of that.
+    """
+    legal = plan.carry_out()
+    for position in _positions(plan, prng, lambda one: isinstance(one.op.request, Range)):
+        op = _of(legal, plan.order[position])
+        if _ok(op) and op.response.kvs:
+            kvs = list(op.response.kvs)
+            place = prng.below(len(kvs))
+            kvs[place] = replace(kvs[place], value=b"never written")
+            yield _with_answer(legal, op, replace(op.response, kvs=tuple(kvs)))
 
 
-KINDS: dict[str, Planter] = {
+PLANTERS: dict[str, Planter] = {
     "stale read": stale_read,
     "lost write": lost_write,
     "double apply": double_apply,
@@ -213,8 +226,3 @@ KINDS: dict[str, Planter] = {
     "revision gap": revision_gap,
     "phantom": phantom,
 }
-
-
-def plant(kind: str, plan: Plan, prng: Prng) -> Recorded | None:
-    """The plan's history with one such fault, if the plan has a place where it shows."""
-    return next(KINDS[kind](plan, prng), None)

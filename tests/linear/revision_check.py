@@ -45,12 +45,18 @@ from tests.linear.models import judged_error, may_be_stale, reads_only
 
 def check(history: Sequence[Operation]) -> Finding:
     """The verdict on a history that began on an empty store."""
-    with _collector_paused():
+    return judged(history)[0]
+
+
+def judged(history: Sequence[Operation]) -> tuple[Finding, model.Store | None]:
+    """The verdict, and for a legal history the store that it leaves."""
+    chain = _Chain(history)
+    with collector_paused():
         try:
-            _Chain(history).judge()
+            chain.judge()
         except _BrokenError as broken:
-            return broken.finding
-    return LEGAL
+            return broken.finding, None
+    return LEGAL, chain.states[-1]
 
 
 def writes(request: object, response: Response) -> bool:
@@ -82,7 +88,7 @@ def _demand(condition: bool, sentence: str, *operations: Operation | None) -> No
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """A check makes many objects and drops none: looking for garbage would be most of its time."""
     was = gc.isenabled()
     gc.disable()
@@ -139,6 +145,7 @@ class _Chain:
             elif writes(op.request, op.response):
                 twin = self.writers.setdefault(revision, op)
                 _demand(twin is op, f"two writes were told revision {revision}", twin, op)
+                _demand(revision > 1, "a write was told the revision of the empty store", op)
             else:
                 self.others.append(op)
         self.last = max((op.response.revision for op in self.answered), default=1)
@@ -186,7 +193,7 @@ class _Chain:
         after = self.writers.get(revision + 1)
         _demand(False, f"revision {revision} was made by no write", before, after, seen)
 
-    def _same(self, op: Operation, answer: model.Response | model.Refusal, where: str) -> None:
+    def _same(self, op: Operation, answer: Response | model.Refusal, where: str) -> None:
         if isinstance(answer, model.Refusal):
             _demand(False, f"{where} this is an error: {answer.error}", op)
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from math import inf
 
 from tests.linear import model
@@ -94,10 +95,12 @@ class _Settling:
         """Who made this revision, as an answered operation; None if nobody can have.
 
         Unknown revocations and expiries come first: a lease that ends can do only this, while an
-        unknown delete may be needed for another revision.
+        unknown delete may be needed for another revision. Of several candidates the one that was
+        called last is taken: whoever was called in time for this revision is so for every later
+        one, and the shorter the span of an operation, the less the search has to try.
         """
         deadline = self._deadline(revision)
-        candidates = [op for op in self.open if op.call <= deadline]
+        candidates = [*takewhile(lambda op: op.call <= deadline, self.open)][::-1]
         lease_id = _expired(events, state)
         if lease_id is not None and last_use[lease_id] < revision:
             own = [op for op in candidates if op.request == LeaseRevoke(lease_id)]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tests.linear.finding import text
-from tests.linear.history import KV, Event, WatchRecord, Witness, covers
+from tests.linear.history import KV, Event, WatchRecord, Witness, covers, deleted
 
 __all__ = ("CHECKS", "EventLog", "faults")
 
@@ -207,7 +207,7 @@ def bookmarkable(record: WatchRecord, log: EventLog) -> Iterator[str]:
         if not response.progress:
             continue
         mark = response.revision
-        if start is not None and mark < start - 1:
+        if mark < record.start_revision or (start is not None and mark < start - 1):
             yield f"a mark of {mark} came, though the watch begins at {start}"
         for event in log.between(max(start or mark + 1, checked + 1), mark):
             if _wanted(record, event) and (event.kv.mod, event.kv.key) not in came:
@@ -235,7 +235,11 @@ def is_create(record: WatchRecord, log: EventLog) -> Iterator[str]:
     """A put says that it created its key exactly if there was none before."""
     for event in _events(record):
         truth = log.find(event)
-        if event.kind != "put" or truth is None:
+        if truth is None:
+            continue
+        if event.kind == "delete":
+            if event.kv != deleted(event.kv.key, event.kv.mod):
+                yield f"the {_name(event)} came with more than its key and revision: {event.kv}"
             continue
         created = truth.prev is None
         if (event.kv.create == event.kv.mod) != created or (event.kv.version == 1) != created:
