@@ -138,7 +138,8 @@ class MemberFiles:
                 self._disk.unlink(path)
         else:
             self._disk.create(layout.beginning).close()
-            self._disk.sync_dir(layout.member)
+        # Also if it is there: its maker may have died before it synced the name.
+        self._disk.sync_dir(layout.member)
 
     def _begun(self) -> None:
         """There is a log. Before a promise goes into it, nothing may call it a beginning."""
