@@ -14,7 +14,7 @@ from kvstore.storage.wal import Wal, WalIdentity
 from raft.types import EMPTY_HARD_STATE, Entry, EntryKind
 from tests.sim.disk import CrashPolicy, ProcessDied, VirtualDisk
 from tests.sim.prng import Prng
-from tests.sim.solo import Solo, solo_config
+from tests.sim.solo import Solo, SoloHost, solo_config
 
 DIRECTORY = Path("/wal")
 ENTRY = Entry(1, 1, EntryKind.NORMAL, b"acknowledged" * 100)
@@ -84,7 +84,7 @@ def lost_power_in_the_next_start(kind: str, name: str, operations: int) -> bool:
     disk, config = VirtualDisk(Prng(1)), solo_config(Path("/data"))
 
     def start() -> Solo:
-        return Solo(disk, config, lambda entry: None)
+        return Solo(SoloHost(disk), config, lambda entry: None)
 
     killed_after(disk, kind, name, start)
     left = operations
