@@ -20,9 +20,10 @@ from kvstore.machine.tables import (
     ordered_key,
     stamp_of,
 )
+from kvstore.storage.errors import StoreCorrupt
 from kvstore.storage.store import ReadTxn
 
-__all__ = ("Found", "Part", "fetch", "newest", "newest_any", "stored", "walk")
+__all__ = ("Found", "Part", "dangling", "fetch", "newest", "newest_any", "stored", "walk")
 
 Found = tuple[bytes, bytes]
 """A live version: its record key and record in `keys`."""
@@ -117,12 +118,23 @@ def fetch(txn: ReadTxn, found: list[Found]) -> list[bytes]:
     """The encoded pairs of live versions, in the same order."""
     keys = [stamp_of(record_key[-STAMP_BYTES:]) for record_key, _ in found]
     pairs = txn.get_many(REVISIONS, keys)
-    assert None not in pairs, "a version record points at no revision"
+    if None in pairs:
+        raise dangling(keys[pairs.index(None)])
     return pairs  # type: ignore[return-value]
 
 
 def stored(txn: ReadTxn, version: Version) -> bytes:
     """The encoded pair of one live version."""
     pair = txn.get(REVISIONS, version.key)
-    assert pair is not None, f"version {version} points at no revision"
+    if pair is None:
+        raise dangling(version.key)
     return pair
+
+
+def dangling(revision_key: bytes) -> StoreCorrupt:
+    """The error for a version whose record is gone.
+
+    A damaged page of the engine's tree can hide a record, whose checksum nobody sees then.
+    """
+    where = f"table {REVISIONS}, key {revision_key.hex()} (hex)"
+    return StoreCorrupt("of this member", where, "a version points at a record that is not there")
