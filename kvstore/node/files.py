@@ -139,7 +139,8 @@ class MemberFiles:
                 self._disk.unlink(path)
         else:
             self._disk.create(layout.beginning).close()
-            self._disk.sync_dir(layout.member)
+        # Also if it is there: its maker may have died before it synced the name.
+        self._disk.sync_dir(layout.member)
         disk_point("bootstrap.marked", self._layout.member)
 
     def _begun(self) -> None:

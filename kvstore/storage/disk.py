@@ -11,11 +11,14 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from kvstore.storage.errors import DiskFailed
 
 __all__ = ("Disk", "File", "OsDisk", "OsFile", "make_directory")
+
+_NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
+"""Why a directory may refuse a sync in which this program cannot have made anything."""
 
 
 class File(Protocol):
@@ -79,6 +82,12 @@ def make_directory(disk: Disk, path: Path) -> None:
     while not disk.exists(path):
         missing.append(path)
         path = path.parent
+    # The last one that is there may be the work of a process that died before it synced the name.
+    try:
+        disk.sync_dir(path.parent)
+    except DiskFailed as error:
+        if error.errno not in _NOT_OURS:
+            raise
     for directory in reversed(missing):
         disk.make_dir(directory)
         disk.sync_dir(directory.parent)

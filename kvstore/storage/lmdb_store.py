@@ -97,6 +97,8 @@ class LmdbStore:
             )
         except lmdb.Error as error:
             self._fail("opening", error)
+        self._page_bytes: int = self._env.stat()["psize"]
+        self._refuse_short()
         try:
             self._tables = self._open_tables(tables, read_only)
         except lmdb.Error as error:
@@ -105,8 +107,26 @@ class LmdbStore:
         except StoreCorrupt:
             self._env.close()
             raise
-        self._page_bytes: int = self._env.stat()["psize"]
         store_point("store.after_open", path)
+
+    def _refuse_short(self) -> None:
+        """Raises StoreCorrupt if the file ends before the last page that it says it has.
+
+        It is mapped: reading behind its end would be a SIGBUS, at this start and at each one
+        after it. A process that was killed may leave a sound file short, if its last pages were
+        free and never written; that is rare, and the store is only rebuilt then.
+        """
+        size_bytes, there_bytes = self.size_bytes(), self._path.stat().st_size
+        if there_bytes < size_bytes:
+            self._env.close()
+            why = f"the file has {there_bytes} bytes of {size_bytes}"
+            raise StoreCorrupt(self._path, "its page structure", why)
+
+    def _fill_up(self) -> None:
+        """Gives the file its whole length, should its last pages never have been written."""
+        size_bytes = self.size_bytes()
+        if self._path.stat().st_size < size_bytes:
+            os.truncate(self._path, size_bytes)
 
     def _open_tables(self, tables: Sequence[TableSpec], read_only: bool) -> dict[str, LmdbTable]:
         # In one transaction: there are all tables, or none.
@@ -195,9 +215,12 @@ class LmdbStore:
     def sync(self) -> None:
         store_point("store.before_final_sync", self._path)
         try:
+            self._fill_up()
             self._env.sync(True)
         except lmdb.Error as error:
             self._fail("syncing", error)
+        except OSError as error:
+            raise StoreFailed(self._path, "syncing", str(error)) from error
         store_point("store.after_final_sync", self._path)
 
     def copy_to(self, path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:

@@ -160,8 +160,9 @@ class Wal:
             writer.refill()
         for path in scan.leftovers:
             disk.unlink(path)
-        if scan.leftovers:
-            disk.sync_dir(directory)
+        # Also without leftovers: the process before may have died between the rename of a segment
+        # and the sync of its name, and what is appended now must not go with that name.
+        disk.sync_dir(directory)
         wal = cls(
             scan.identity,
             writer,

@@ -17,6 +17,7 @@ from kvstore.machine import Machine, View
 from kvstore.machine.command import CommandKind
 from kvstore.node.bootstrap import open_member
 from kvstore.node.config import NodeConfig
+from kvstore.node.host import Host, Lock
 from kvstore.node.limits import SNAPSHOT_FILES_KEPT
 from kvstore.node.member import MemberCore
 from kvstore.node.proposals import RequestIds
@@ -33,7 +34,7 @@ from raft.types import Entry, HardState
 from tests.sim.disk import DiskSession, VirtualDisk
 from tests.sim.store import SimStoreEngine
 
-__all__ = ("Solo", "solo_config")
+__all__ = ("Solo", "SoloHost", "solo_config")
 
 T = TypeVar("T")
 
@@ -77,18 +78,18 @@ class _Held:
         """Nobody else wants the directory."""
 
 
-class _Host:
-    """The machine under it (see `kvstore.node.host.Host`)."""
+class SoloHost:
+    """A virtual disk with one process on it (see `kvstore.node.host.Host`)."""
 
-    def __init__(self, disk: VirtualDisk, session: DiskSession) -> None:
+    def __init__(self, disk: VirtualDisk) -> None:
         self._disk = disk
-        self._session = session
+        self._session = disk.session()
 
     def disk(self, *, sync: bool) -> DiskSession:
         assert sync, "it always syncs"
         return self._session
 
-    def lock(self, layout: Layout) -> _Held:
+    def lock(self, layout: Layout) -> Lock:
         return _Held()
 
     def boot_id(self) -> str:
@@ -119,15 +120,11 @@ def _finished(coroutine: Coroutine[Any, Any, T]) -> T:
 class Solo:
     """One incarnation of the process. Raises what the product raises, and ProcessDied."""
 
-    def __init__(
-        self, disk: VirtualDisk, config: NodeConfig, note: Callable[[Entry], None]
-    ) -> None:
+    def __init__(self, host: Host, config: NodeConfig, note: Callable[[Entry], None]) -> None:
         """Opens or founds the member; `note` gets every entry that it is about to log."""
-        self.disk = disk
         self._note = note
-        session = disk.session()
+        self._start_ms = int(host.wall_s() * 1000)
         nobody = cast("PeerNetwork", None)
-        host = _Host(disk, session)
         self._opened = _finished(open_member(config, host, _Inline(), nobody))
         self.files = self._opened.files
         self.wal = self._opened.wal
@@ -158,7 +155,7 @@ class Solo:
             ),
             timing=Timing(100, _ELECTION_TICKS),
             clock=lambda: 0.0,
-            request_ids=RequestIds(opened.member_id, self.disk.operations),
+            request_ids=RequestIds(opened.member_id, self._start_ms),
             connected_since=lambda peer: None,
             max_request_bytes=_REQUEST_BYTES,
             catchup_entries=config.snapshot_catchup_entries,

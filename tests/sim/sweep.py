@@ -23,7 +23,7 @@ from kvstore.storage.memory_store import MemoryStore
 from raft.types import Entry, EntryKind
 from tests.sim.disk import CrashPolicy, ProcessDied, VirtualDisk
 from tests.sim.prng import Prng
-from tests.sim.solo import Solo, solo_config
+from tests.sim.solo import Solo, SoloHost, solo_config
 from tests.sim.sweep_model import Model, draw, pairs_of
 
 __all__ = ("CRASHES", "Life", "Moment", "record_workload", "sweep", "sweep_recoveries")
@@ -102,7 +102,7 @@ class Life:
 
     def begin(self) -> Solo:
         """Opens the member as it is."""
-        self.member = Solo(self.disk, self.config, self.journal.note)
+        self.member = Solo(SoloHost(self.disk), self.config, self.journal.note)
         return self.member
 
     def write_some(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 from kvstore.machine import CommandKind, Machine, Member
 from kvstore.machine.limits import COUNT_CACHE_ENTRIES
 from kvstore.machine.ranges import CountCache
+from kvstore.machine.tables import REVISIONS, revision_key
 from kvstore.pb.rpc_pb2 import (
     AlarmRequest,
     LeaseGrantRequest,
@@ -16,6 +17,7 @@ from kvstore.pb.rpc_pb2 import (
     RangeRequest,
     RangeResponse,
 )
+from kvstore.storage.errors import StoreCorrupt
 from kvstore.storage.memory_store import MemoryStore
 from tests.unit.machine.kit import Bench
 
@@ -70,6 +72,24 @@ def test_large_reads_pause_and_small_ones_do_not(
     assert (told.count, len(told.kvs), told.more) == (answer.count, answer.returned, answer.more)
     if request.range_end == b"\0":
         assert answer.count == KEYS
+
+
+def test_a_version_without_its_record_is_damage_of_the_store() -> None:
+    """Only a damaged page of the engine's tree can hide a record: no checksum is wrong."""
+    store = MemoryStore(Machine.TABLES)
+    bench = Bench(store)
+    bench.apply(PutRequest(key=b"k", value=b"v"))
+    txn = store.write()
+    txn.delete(REVISIONS, revision_key(2, 0))
+    txn.commit()
+    txn.close()
+    with bench.machine.view() as view:
+        with pytest.raises(StoreCorrupt, match="revisions"):
+            _sliced(view.range(RangeRequest(key=b"k")))
+        with pytest.raises(StoreCorrupt, match="revisions"):
+            _sliced(view.range(RangeRequest(key=b"k", range_end=b"l")))
+        with pytest.raises(StoreCorrupt, match="rebuilds it"):
+            view.previous(b"k", 2)
 
 
 def test_the_rest_of_a_paged_range_is_counted_once(many: Bench) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import resource
 import signal
@@ -309,6 +311,47 @@ def test_an_ended_transaction_is_not_usable(path: Path) -> None:
         view.get("plain", b"k")
     with pytest.raises(StoreFailed):
         list(view.scan("plain"))
+    store.close()
+
+
+@pytest.mark.parametrize("missing_bytes", [1, 4096, 100_000])
+def test_a_file_that_was_cut_short_is_refused_before_it_is_read(
+    path: Path, missing_bytes: int
+) -> None:
+    store = open_store(path)
+    fill(store, 2)
+    store.sync()
+    store.close()
+    size_bytes = path.stat().st_size
+    os.truncate(path, size_bytes - missing_bytes)
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match=f"{size_bytes - missing_bytes} bytes of"):
+            open_store(path)
+
+
+def test_a_synced_file_and_a_copy_are_never_short(path: Path) -> None:
+    """LMDB does not write pages that were freed in the transaction that took them."""
+    chance = random.Random(3)
+    store = open_store(path)
+    copy = path.with_name("copy.mdb")
+    short = 0
+    for number in range(60):
+        txn = store.write()
+        for _ in range(chance.choice((1, 3, 60, 300))):
+            key = b"%d" % chance.randrange(300)
+            if chance.random() < 0.5:
+                txn.delete("plain", key)
+            else:
+                txn.put("plain", key, b"v" * chance.choice((5, 100, 9000, 40000)))
+        txn.commit()
+        short += path.stat().st_size < store.size_bytes()
+        store.sync()
+        assert path.stat().st_size >= store.size_bytes()
+        if number % 10 == 8:
+            store.copy_to(copy)
+            open_store(copy).close()
+            copy.unlink()
+    assert short, "the case that this is about did not come up"
     store.close()
 
 
