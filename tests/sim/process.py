@@ -285,6 +285,11 @@ class Process:
         """The same for the next process, counted from its first disk operation."""
         self._crash_at_start = (operations, after, policy)
 
+    def spare(self) -> None:
+        """No crash is planned for this machine any more."""
+        self.disk.on_operation = self.disk.after_operation = None
+        self._crash_at_start = None
+
     def _die(self, why: str) -> None:
         self._end_process()
         self.world.log(f"{self.name} {why}")
@@ -349,7 +354,9 @@ class Process:
         return any(word in kind for kind in self.disk.fired for word in _DAMAGE)
 
     def _unexplained(self, what: str) -> None:
-        self.world.violate(Violated("K1", f"{self.name} ended without a fault that explains it: {what}"))
+        self.world.violate(
+            Violated("K1", f"{self.name} ended without a fault that explains it: {what}")
+        )
 
     def _failed(self, what: str, error: BaseException | None) -> None:
         """Something raised on the loop and nobody caught it."""

@@ -231,6 +231,15 @@ def test_i8_a_newly_committed_entry_is_compared_at_once(world: StubWorld) -> Non
         invariant.stepped(two)
 
 
+def test_i8_what_is_applied_was_committed(world: StubWorld) -> None:
+    one, two = StubProcess(world, 1), StubProcess(world, 2)
+    invariant = make(CommittedForEver, world)
+    invariant.applied(one, [entry(2, 2), entry(3, 2)], [])
+    invariant.applied(two, [entry(2, 2)], [])
+    with objection("I8"):
+        invariant.applied(two, [entry(3, 3)], [])
+
+
 def test_i9_one_change_at_a_time(world: StubWorld) -> None:
     one = StubProcess(world)
     invariant = make(OneChangeAtATime, world)
@@ -325,6 +334,10 @@ def test_i10_a_refused_vote_has_a_reason(world: StubWorld) -> None:
     four.raft.vote = 0
     with objection("I10"):
         invariant.sent(four, VoteReply(4, 1, 2, False))
+    # The answer to an older question, given in a newer term.
+    invariant.sent(one, RequestVote(1, 4, 3, 1, 1, False))
+    four.raft.term = 3
+    invariant.sent(four, VoteReply(4, 1, 3, False))
 
 
 def test_i11_commit_needs_a_quorum(world: StubWorld) -> None:

@@ -27,6 +27,7 @@ from kvstore.pb.rpc_pb2 import (
     PutRequest,
     TxnRequest,
 )
+from kvstore.storage.errors import StorageError
 from kvstore.storage.wal_scan import scan_log
 from raft.types import Entry, EntryKind
 from tests.linear.history import KV, Event, deleted
@@ -165,7 +166,10 @@ class Canon:
         if latest is not None and latest[:3] == place:
             return latest[3]
         before = self._revision.get(p.name, _FIRST_REVISION)
-        by_revision = self._read_changes(p, before, results[-1].revision)
+        try:
+            by_revision = self._read_changes(p, before, results[-1].revision)
+        except StorageError:
+            return []  # A damaged store tells nothing; its process stops as soon as it looks.
         batch = []
         for entry, result in zip(entries, results, strict=True):
             changes = tuple(

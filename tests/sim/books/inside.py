@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kvstore.storage.errors import StorageError
 from raft.types import Entry
 
 if TYPE_CHECKING:
@@ -103,8 +104,14 @@ def snapshot_indexes(p: Process) -> list[int]:
 
 
 def is_readable(p: Process) -> bool:
-    """Whether its store can be looked at: it is open, and not about to be replaced."""
-    return is_up(p) and not p.core.jobs.paused and bool(p.running.opened.files.store_open)
+    """Whether its store can be looked at: it is open, sound, and not about to be replaced."""
+    if not is_up(p) or p.core.jobs.paused or not p.running.opened.files.store_open:
+        return False
+    try:
+        p.machine.view().close()
+    except StorageError:
+        return False  # Its process will notice, too, and stop.
+    return True
 
 
 def streams_of(p: Process) -> Iterator[tuple[int, int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import insort
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from raft.types import ConfState, Entry, EntryKind
@@ -57,10 +59,21 @@ class Witness:
             known = self.entries.setdefault(entry.index, entry)
             if known is not entry and known != entry:
                 self.conflict = self.conflict or Conflict(p.name, entry, known)
+        self._note(p, entries_between(log, self.last + 1, commit), commit)
+
+    def take(self, p: Process, entries: Sequence[Entry]) -> None:
+        """What a process applies is committed; it may be gone from memory before its next step."""
+        for entry in entries:
+            known = self.entries.setdefault(entry.index, entry)
+            if known is not entry and known != entry:
+                self.conflict = self.conflict or Conflict(p.name, entry, known)
+        self._note(p, entries, entries[-1].index)
+
+    def _note(self, p: Process, entries: Sequence[Entry], commit: int) -> None:
+        for entry in entries:
+            if entry.kind == EntryKind.CONF_CHANGE and entry.index not in self.changes:
+                insort(self.changes, entry.index)
         if commit > self.last:
-            for entry in entries_between(log, self.last + 1, commit):
-                if entry.kind == EntryKind.CONF_CHANGE:
-                    self.changes.append(entry.index)
             self.last = commit
             term = p.raft.term
             self.reported[term] = max(self.reported.get(term, 0), commit)

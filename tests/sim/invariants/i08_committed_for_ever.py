@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from raft.types import Entry
 from tests.sim.books.witness import witness_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
+    from kvstore.machine import Result
     from tests.sim.process import Process
     from tests.sim.world import World
 
@@ -33,7 +36,14 @@ class CommittedForEver(Invariant):
         witness = self._witness
         witness.follow(p)
         witness.probe(p)
-        conflict = witness.conflict
+        self._object()
+
+    def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
+        self._witness.take(p, entries)
+        self._object()
+
+    def _object(self) -> None:
+        conflict = self._witness.conflict
         if conflict is not None:
             found, known = conflict.found, conflict.known
             raise self.violated(

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from tests.sim.process import Process
     from tests.sim.world import World
 
-__all__ = ("MajoritiesMeet", "majorities_meet")
+__all__ = ("MajoritiesMeet", "majority", "majorities_meet")
+
+_IN_FLIGHT_NS = 60 * 1_000_000_000
+"""How long a message may be under way at most: streams hold back, pauses too."""
 
 
 def majority(conf: ConfState) -> int:
@@ -54,12 +57,14 @@ class MajoritiesMeet(Invariant):
         """(term, candidate) → (last term, last index) of its log."""
         self._newest: tuple[int, ConfState] | None = None
         """Term and present configuration of the newest leader there has been."""
-        self._leader = ""
+        self._recent: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        """(candidate, voter) → (term, time) of the requests that may still be under way."""
 
     def sent(self, p: Process, message: Message) -> None:
         if isinstance(message, RequestVote):
             place = (message.term, message.sender)
             self._asked[place] = (message.last_term, message.last_index)
+            self._note_request(message)
             votes = self._votes.setdefault(place, [])
             if message.sender not in votes:
                 votes.append(message.sender)
@@ -71,10 +76,20 @@ class MajoritiesMeet(Invariant):
             else:
                 self._check_refusal(p, message)
 
+    def _note_request(self, request: RequestVote) -> None:
+        way = (request.sender, request.to)
+        now = self.world.now_ns
+        recent = [item for item in self._recent.get(way, ()) if item[1] > now - _IN_FLIGHT_NS]
+        self._recent[way] = [*recent, (request.term, now)]
+
     def _check_refusal(self, p: Process, reply: VoteReply) -> None:
         raft = p.raft
         asked = self._asked.get((reply.term, reply.to))
         if asked is None or raft.term != reply.term:
+            return
+        # A request of an older term is refused under the newer one: it may be that one's answer.
+        recent = self._recent.get((reply.to, reply.sender), ())
+        if any(term != reply.term for term, _ in recent):
             return
         free = raft.vote in (NO_NODE, reply.to) and raft.leader_id == NO_NODE
         own = (raft.term_at(raft.last_index) or 0, raft.last_index)

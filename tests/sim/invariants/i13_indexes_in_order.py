@@ -61,7 +61,7 @@ class IndexesInOrder(Invariant):
             self._purged[p.name] = purged
             # A file that was received and never installed may be ahead of the state.
             covering = [index for index in snapshot_indexes(p) if purged <= index <= applied]
-            if not covering:
+            if not covering and purged:
                 raise self.violated(
                     f"{p.name} purged its log to {purged} and has applied {applied}, but no "
                     f"snapshot in between: {snapshot_indexes(p)}"

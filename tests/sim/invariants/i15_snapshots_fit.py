@@ -38,6 +38,7 @@ class SnapshotsFit(Invariant):
         self._commit: dict[str, int] = {}
 
     def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
+        self._witness.take(p, entries)
         changes = [
             entry.index
             for entry, result in zip(entries, results, strict=True)
