@@ -180,7 +180,9 @@ class Process:
         reason = await node.wait_stopped()
         self.serving = False
         if reason.kind is not StopKind.ASKED:
-            await node.stop()
+            await self._stop(node)
+        if not self.alive:
+            return
         self._ended_by_itself(reason.kind, reason.message)
 
     def wire_up(self) -> None:
@@ -225,8 +227,17 @@ class Process:
             self.world.log(f"{self.name} asked to stop")
             self.serving = False
             node = self.node
-            self.loop.call_soon(lambda: self.loop.create_task(node.stop()))
+            self.loop.call_soon(lambda: self.loop.create_task(self._stop(node)))
             self.later(_STOPPED_NS, self._still_there)
+
+    async def _stop(self, node: Node) -> None:
+        """A stop that fails ends the process all the same, with another exit code."""
+        try:
+            await node.stop()
+        except StorageError as error:
+            self._ended_by_itself(StopKind.DISK, str(error))
+        except Exception as error:
+            self._failed("stopping", error)
 
     def _still_there(self) -> None:
         """It was asked to stop long ago."""
