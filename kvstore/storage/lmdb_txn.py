@@ -144,12 +144,12 @@ class LmdbReadTxn:
                 return
             cursor.set_range(begin)
             for key, stored in cursor.iternext():
-                if limit is not None and key >= limit:
-                    return
                 if _extend(seed, key + stored) != RESIDUE:
                     _damaged(spec, key)
                 if key < begin:
                     _out_of_order(spec, key)
+                if limit is not None and key >= limit:
+                    return  # and that record was sound, too: the range ends where it seems to
                 begin = key + b"\0"
                 if len(key) <= KEY_BYTES_MAX:
                     yield key, stored[:_CUT]
@@ -177,12 +177,12 @@ class LmdbReadTxn:
             elif not cursor.prev():
                 return
             for key, stored in cursor.iterprev():
-                if key < floor:
-                    return
                 if _extend(seed, key + stored) != RESIDUE:
                     _damaged(spec, key)
                 if limit is not None and key >= limit:
                     _out_of_order(spec, key)
+                if key < floor:
+                    return
                 limit = key
                 if len(key) <= KEY_BYTES_MAX:
                     yield key, stored[:_CUT]
