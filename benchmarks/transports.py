@@ -3,8 +3,9 @@
     python -m benchmarks.transports                       # all measurements, all transports
     python -m benchmarks.transports watch --rounds 3 --transport http2 --transport grpcio
 
-`put` and `range` are unary calls by h2load (Debian's nghttp2-client); `watch` counts events that
-reach many watchers of one key; `keepalive` counts renewals on one stream. CPU is the server's.
+`health`, `put` and `range` are unary calls by h2load (Debian's nghttp2-client); `watch` counts
+events that reach many watchers of one key; `keepalive` counts renewals on one stream. CPU is the
+server's.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ def h2load(server: Server, path: str, request: bytes) -> int:
     assert match, done.stdout
     assert match[2] == match[3] == "0", done.stdout
     return int(match[1])
+
+
+def health(server: Server) -> tuple[int, float]:
+    """A handler that does next to nothing: what the transport itself costs."""
+    return h2load(server, "/grpc.health.v1.Health/Check", b""), SECONDS
 
 
 def put(server: Server) -> tuple[int, float]:
@@ -190,6 +196,7 @@ def keepalive(server: Server) -> tuple[int, float]:
 
 
 MEASUREMENTS: dict[str, Callable[[Server], tuple[int, float]]] = {
+    "health": health,
     "put": put,
     "range": range_,
     "watch": watch,
@@ -210,7 +217,7 @@ def servers(transports: list[str], directory: Path) -> Iterator[dict[str, Server
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", choices=[*MEASUREMENTS, []], help="default: all")
     parser.add_argument("--transport", action="append", choices=["http2", "native", "grpcio"])

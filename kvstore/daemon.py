@@ -126,6 +126,9 @@ async def run(config: ServerConfig, log: LogWriter, make_node: MakeNode = over_t
     except TimeoutError:
         _LOG.error("stopping took more than %g s and was given up", STOP_LIMIT_S)
         code = code or ExitCode.FAILED
+    except StorageError as error:
+        _LOG.error("what was written last may not be on disk: %s", error)
+        code = code or ExitCode.DISK_FAILED
     except Exception:
         _LOG.exception("stopping failed")
         code = code or ExitCode.FAILED

@@ -199,15 +199,20 @@ Message: TypeAlias = (
 )
 
 
+def _shown(value: object) -> str:
+    """A number, or what else it is: a text of it may be long, and of nested lists impossible."""
+    return str(value) if type(value) is int else type(value).__name__
+
+
 def _integer(value: object) -> int:
     if type(value) is not int or not 0 <= value <= WIRE_INTEGER_MAX:
-        raise WireError(f"{value!r:.40} is not an unsigned 64-bit integer")
+        raise WireError(f"{_shown(value)} is not an unsigned 64-bit integer")
     return value
 
 
 def _flag(value: object) -> bool:
     if type(value) is not bool:
-        raise WireError(f"{value!r:.40} is not a flag")
+        raise WireError(f"{_shown(value)} is not a flag")
     return value
 
 
@@ -241,7 +246,7 @@ def _entries(value: object) -> list[Entry]:
         if type(index) is not int or type(term) is not int or type(data) is not bytes:
             raise WireError("an entry with fields of the wrong type")
         if type(kind) is not int or kind not in _ENTRY_KINDS:
-            raise WireError(f"an entry of the unknown kind {kind!r:.40}")
+            raise WireError(f"an entry of the unknown kind {_shown(kind)}")
         entries.append(Entry(index, term, kind, data))
     return entries
 
@@ -298,7 +303,7 @@ def from_wire(sequence: object) -> Message:
     fields = _sequence(sequence)
     number = fields[0] if fields else None
     if type(number) is not int or number not in _KINDS:
-        raise WireError(f"unknown message kind {number!r:.40}")
+        raise WireError(f"unknown message kind {_shown(number)}")
     cls, readers = _KINDS[number]
     if len(fields) != len(readers) + 1:
         raise WireError(f"{cls.__name__} with {len(fields) - 1} fields instead of {len(readers)}")

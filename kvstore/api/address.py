@@ -22,7 +22,7 @@ class ListenError(Exception):
 
 def _split(target: str) -> tuple[str, int]:
     host, separator, port = target.rpartition(":")
-    if not separator or not port.isdecimal() or int(port) > 65535:
+    if not separator or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise ListenError(f"listen address {target!r} is not of the form host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 

@@ -12,8 +12,11 @@ __all__ = (
     "MIN_CLIENT_PING_MS",
     "REQUEST_OVERHEAD_BYTES",
     "SNAPSHOT_CHUNK_BYTES",
+    "CHECKED_AT_ONCE",
     "TAKE_BYTES",
     "TAKE_MESSAGES",
+    "TXN_AT_ONCE_BYTES",
+    "TXN_LEVELS_MAX",
 )
 
 REQUEST_OVERHEAD_BYTES = 512 * 1024
@@ -50,3 +53,13 @@ without a leader."""
 
 MAX_CLIENT_VERSIONS = 64
 """Different `client-api-version` labels that are counted apart; the rest count as "other"."""
+
+TXN_LEVELS_MAX = 48
+"""Transactions inside one another. Protobuf decoders give up at 100 messages in one another; the
+answer to so many levels still stays below that."""
+
+TXN_AT_ONCE_BYTES = 32 * 1024
+"""A larger transaction is checked in slices, since it may hold very many operations."""
+
+CHECKED_AT_ONCE = 1024
+"""Operations of a large transaction that are checked between two turns of the loop (3 ms)."""

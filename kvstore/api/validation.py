@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError, Message
 
 from kvstore.api.facade import Node
+from kvstore.api.limits import CHECKED_AT_ONCE, TXN_LEVELS_MAX
+from kvstore.api.nesting import levels
 from kvstore.errors import (
     DUPLICATE_KEY,
     EMPTY_KEY,
@@ -28,6 +30,8 @@ from kvstore.pb import rpc_pb2
 
 __all__ = (
     "LEASE_COST_BYTES",
+    "Steps",
+    "TXN_TOO_DEEP",
     "check_delete",
     "check_peer_urls",
     "check_put",
@@ -39,12 +43,22 @@ __all__ = (
     "is_serializable",
     "parse",
     "parse_streamed",
+    "parse_txn",
     "put_cost",
     "stream_order_error",
     "txn_cost",
 )
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+Steps = Generator[None, None, T]
+"""A check in slices: yields where others may have their turn, then returns or raises EtcdError."""
+
+TXN_TOO_DEEP = EtcdError(
+    Code.INVALID_ARGUMENT,
+    f"kvstore: transactions are nested in more than {TXN_LEVELS_MAX} levels",
+)
 
 LEASE_COST_BYTES = 64
 """What a lease is taken to add to the database, for the quota."""
@@ -63,6 +77,16 @@ def parse(kind: type[M], payload: bytes) -> M:
     except DecodeError as error:
         raise EtcdError(Code.INTERNAL, f"grpc: error unmarshalling request: {error}") from None
     return message
+
+
+def parse_txn(payload: bytes) -> rpc_pb2.TxnRequest:
+    """`parse` for transactions, of which one that only nests too deep is told apart."""
+    try:
+        return parse(rpc_pb2.TxnRequest, payload)
+    except EtcdError:
+        if levels(payload) > TXN_LEVELS_MAX:
+            raise TXN_TOO_DEEP from None
+        raise
 
 
 def parse_streamed(kind: type[M], payload: bytes) -> M:
@@ -129,16 +153,36 @@ def check_delete(request: rpc_pb2.DeleteRangeRequest) -> None:
         raise EMPTY_KEY
 
 
-def check_txn(request: rpc_pb2.TxnRequest, max_ops: int) -> None:
+class _Pace:
+    """Counts operations: a request of a megabyte holds a hundred thousand nested ones."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = CHECKED_AT_ONCE
+
+    def full(self) -> bool:
+        """Counts one; whether it is time to yield."""
+        self._left -= 1
+        if self._left:
+            return False
+        self._left = CHECKED_AT_ONCE
+        return True
+
+
+def check_txn(request: rpc_pb2.TxnRequest, max_ops: int) -> Steps[None]:
     """Txn: number of operations, each operation by itself, then keys changed twice."""
-    _check_ops(request, max_ops)
+    pace = _Pace()
+    yield from _check_ops(request, max_ops, 0, pace)
     for branch in (request.success, request.failure):
         if _changes_twice_possible(branch):
-            _changes(branch)
+            yield from _changes(branch, pace)
 
 
-def _check_ops(request: rpc_pb2.TxnRequest, budget: int) -> None:
+def _check_ops(request: rpc_pb2.TxnRequest, budget: int, level: int, pace: _Pace) -> Steps[None]:
     """Nested transactions get what their parent's own widest list leaves of the budget."""
+    if level > TXN_LEVELS_MAX:
+        raise TXN_TOO_DEEP
     used = max(len(request.compare), len(request.success), len(request.failure))
     if used > budget:
         raise TOO_MANY_OPS
@@ -147,6 +191,8 @@ def _check_ops(request: rpc_pb2.TxnRequest, budget: int) -> None:
             raise EMPTY_KEY
     for branch in (request.success, request.failure):
         for op in branch:
+            if pace.full():
+                yield
             which = op.WhichOneof("request")
             if which == "request_put":
                 check_put(op.request_put)
@@ -155,7 +201,7 @@ def _check_ops(request: rpc_pb2.TxnRequest, budget: int) -> None:
             elif which == "request_delete_range":
                 check_delete(op.request_delete_range)
             elif which == "request_txn":
-                _check_ops(op.request_txn, budget - used)
+                yield from _check_ops(op.request_txn, budget - used, level + 1, pace)
             else:
                 raise KEY_NOT_FOUND
 
@@ -181,10 +227,18 @@ class _Spans:
         self._starts[first:last] = [start]
         self._ends[first:last] = [end]
 
-    def update(self, other: _Spans) -> None:
-        """Adds every interval of another set."""
+    def update(self, other: _Spans, pace: _Pace) -> Steps[None]:
+        """Adds every interval of another set, which is used up."""
+        if len(other._starts) > len(self._starts):
+            self._starts, other._starts = other._starts, self._starts
+            self._ends, other._ends = other._ends, self._ends
         for start, end in zip(other._starts, other._ends, strict=True):
+            if pace.full():
+                yield
             self.add(start, end)
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
 
     def __contains__(self, key: bytes) -> bool:
         place = bisect_right(self._starts, key) - 1
@@ -196,7 +250,7 @@ def _changes_twice_possible(ops: Sequence[rpc_pb2.RequestOp]) -> bool:
     return len(ops) > 1 or any(op.HasField("request_txn") for op in ops)
 
 
-def _changes(ops: Iterable[rpc_pb2.RequestOp]) -> tuple[set[bytes], _Spans]:
+def _changes(ops: Iterable[rpc_pb2.RequestOp], pace: _Pace) -> Steps[tuple[set[bytes], _Spans]]:
     """The keys that one branch puts and the ranges that it deletes; refuses a key changed twice.
 
     Deletes may overlap one another; a put may overlap neither another put nor a delete. The two
@@ -207,6 +261,8 @@ def _changes(ops: Iterable[rpc_pb2.RequestOp]) -> tuple[set[bytes], _Spans]:
     nested: list[rpc_pb2.TxnRequest] = []
     own: list[bytes] = []
     for op in ops:
+        if pace.full():
+            yield
         which = op.WhichOneof("request")
         if which == "request_delete_range":
             request = op.request_delete_range
@@ -217,19 +273,33 @@ def _changes(ops: Iterable[rpc_pb2.RequestOp]) -> tuple[set[bytes], _Spans]:
             own.append(op.request_put.key)
     puts: set[bytes] = set()
     for txn in nested:
-        success_puts, success_deletes = _changes(txn.success)
-        failure_puts, failure_deletes = _changes(txn.failure)
-        inner = success_puts | failure_puts
-        if not puts.isdisjoint(inner) or any(key in deletes for key in inner):
+        inner, success_deletes = yield from _changes(txn.success, pace)
+        failure_puts, failure_deletes = yield from _changes(txn.failure, pace)
+        inner = _united(inner, failure_puts)
+        if not puts.isdisjoint(inner):
             raise DUPLICATE_KEY
-        puts |= inner
-        deletes.update(success_deletes)
-        deletes.update(failure_deletes)
+        if deletes:
+            for key in inner:
+                if pace.full():
+                    yield
+                if key in deletes:
+                    raise DUPLICATE_KEY
+        puts = _united(puts, inner)
+        yield from deletes.update(success_deletes, pace)
+        yield from deletes.update(failure_deletes, pace)
     for key in own:
         if key in puts or key in deletes:
             raise DUPLICATE_KEY
         puts.add(key)
     return puts, deletes
+
+
+def _united(one: set[bytes], other: set[bytes]) -> set[bytes]:
+    """Both sets in the larger of the two: the same keys are not copied at every level."""
+    if len(one) < len(other):
+        one, other = other, one
+    one |= other
+    return one
 
 
 def is_read_only(request: rpc_pb2.TxnRequest) -> bool:
@@ -251,20 +321,25 @@ def put_cost(request: rpc_pb2.PutRequest) -> int:
     return _KEY_OVERHEAD_BYTES + len(request.key) + len(request.value)
 
 
-def txn_cost(request: rpc_pb2.TxnRequest) -> int:
+def txn_cost(request: rpc_pb2.TxnRequest) -> Steps[int]:
     """Bytes that the dearer branch adds; 0 when neither puts anything."""
-    return max(_ops_cost(request.success), _ops_cost(request.failure))
+    return (yield from _txn_cost(request, _Pace()))
 
 
-def _ops_cost(ops: Iterable[rpc_pb2.RequestOp]) -> int:
-    cost = 0
-    for op in ops:
-        which = op.WhichOneof("request")
-        if which == "request_put":
-            cost += put_cost(op.request_put)
-        elif which == "request_txn":
-            cost += txn_cost(op.request_txn)
-    return cost
+def _txn_cost(request: rpc_pb2.TxnRequest, pace: _Pace) -> Steps[int]:
+    costs = []
+    for branch in (request.success, request.failure):
+        cost = 0
+        for op in branch:
+            if pace.full():
+                yield
+            which = op.WhichOneof("request")
+            if which == "request_put":
+                cost += put_cost(op.request_put)
+            elif which == "request_txn":
+                cost += yield from _txn_cost(op.request_txn, pace)
+        costs.append(cost)
+    return max(costs)
 
 
 def check_peer_urls(urls: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kvstore.cli.gotext import duration, quoted
-from kvstore.pb import rpc_pb2 as pb
+from kvstore.pb.names import alarm_name
 
 __all__ = ("WRITERS",)
 
@@ -62,7 +62,8 @@ def _txn(answer: Any, printer: Any) -> Iterator[str]:
     yield _field("Succeeded", answer.succeeded)
     for response in answer.responses:
         kind = response.WhichOneof("response")
-        yield from _IN_TXN[kind](getattr(response, kind), printer)
+        if kind is not None:  # an operation that this program does not know
+            yield from _IN_TXN[kind](getattr(response, kind), printer)
 
 
 _IN_TXN: dict[str, Callable[..., Iterator[str]]] = {
@@ -163,7 +164,7 @@ def _alarms(answer: Any, _printer: Any) -> Iterator[str]:
     yield from _header(answer.header)
     for alarm in answer.alarms:
         yield _field("MemberID", alarm.memberID)
-        yield f'"AlarmType" : {pb.AlarmType.Name(alarm.alarm)}'
+        yield f'"AlarmType" : {alarm_name(alarm.alarm)}'
         yield ""
 
 

@@ -6,7 +6,6 @@ A global flag may stand before the subcommand or after it. Flags that are switch
 
 from __future__ import annotations
 
-import re
 import signal
 import threading
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import click
 
 from kvstore.cli.exits import BAD_ARGS, guarded
+from kvstore.serving.values import BadValueError, parse_duration
 
 __all__ = (
     "ClientCommand",
@@ -29,9 +29,6 @@ __all__ = (
 _META = "kvstore.cli.globals"
 _GLOBAL_SECTION = "Global options"
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
 
 class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
     """Go's durations: 5s, 1m30s, 300ms."""
@@ -43,12 +40,12 @@ class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
     ) -> float:
         if isinstance(value, float):
             return value
-        pieces = _DURATION.findall(value)
-        if not pieces or "".join(number + unit for number, unit in pieces) != value:
-            if value == "0":
-                return 0.0
-            self.fail(f"{value!r} is not a duration like 5s, 300ms or 1m30s", param, ctx)
-        return sum(float(number) * _UNIT_S[unit] for number, unit in pieces)
+        try:
+            if value.startswith(("+", "-")):
+                raise BadValueError("a sign")
+            return parse_duration(value)
+        except BadValueError:
+            self.fail(f"{value!r:.100} is not a duration like 5s, 300ms or 1m30s", param, ctx)
 
 
 DURATION = _Duration()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import click
 
+from kvstore import faults
 from kvstore.serving.config import ServerConfig, build_config
 from kvstore.serving.exits import ExitCode
 from kvstore.serving.flagdoc import help_text
@@ -48,9 +49,11 @@ def serve(flags: tuple[str, ...]) -> None:
             click.echo(version_text())
             return
         config = build_config(settings)
-    except UsageError as error:
+        armed = os.environ.get(faults.VARIABLE)
+        wanted = faults.parse(armed) if armed else ()
+    except (UsageError, faults.FaultsError) as error:
         _refuse(str(error))
-    _exit(_run(config))
+    _exit(_run(config, wanted))
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -58,7 +61,7 @@ def _refuse(sentence: str) -> NoReturn:
     sys.exit(ExitCode.USAGE)
 
 
-def _run(config: ServerConfig) -> int:
+def _run(config: ServerConfig, wanted: Sequence[faults.Fault]) -> int:
     # Imported here, so that a wrong flag is answered before all of the server is loaded.
     from kvstore.daemon import run
 
@@ -66,6 +69,7 @@ def _run(config: ServerConfig) -> int:
         log = start_logging(config.log)
     except OSError as error:
         _refuse(f"cannot write the log to {error.filename}: {error.strerror}")
+    faults.arm(wanted)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(run(config, log))

@@ -9,7 +9,7 @@ from typing import Any
 from kvstore.cli import rows
 from kvstore.cli.gotext import duration
 from kvstore.cli.printers import Printer
-from kvstore.pb import rpc_pb2 as pb
+from kvstore.pb.names import alarm_name
 
 __all__ = ("WRITERS", "alarm_line")
 
@@ -46,7 +46,8 @@ def _txn(answer: Any, printer: Printer) -> Iterator[bytes]:
     for response in answer.responses:
         yield b""
         kind = response.WhichOneof("response")
-        yield from _IN_TXN[kind](getattr(response, kind), printer)
+        if kind is not None:  # an operation that this program does not know
+            yield from _IN_TXN[kind](getattr(response, kind), printer)
 
 
 _IN_TXN: dict[str, Callable[..., Iterator[bytes]]] = {
@@ -101,7 +102,7 @@ def _leases(answer: Any, _printer: Printer) -> Iterator[str]:
 def alarm_line(alarm: Any) -> str:
     """One alarm as etcdctl prints it."""
     found = f"memberID:{alarm.memberID} " if alarm.memberID else ""
-    return f"{found}alarm:{pb.AlarmType.Name(alarm.alarm)} "
+    return f"{found}alarm:{alarm_name(alarm.alarm)} "
 
 
 def _alarms(answer: Any, _printer: Printer) -> Iterator[str]:

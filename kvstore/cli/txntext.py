@@ -105,6 +105,8 @@ def parse_compare(line: str) -> Compare:
             operand = int(operand)
         except ValueError:
             raise _wrong(f"malformed comparison: {line} ({match['value']} is no number)") from None
+        if not -(2**63) <= operand < 2**63:
+            raise _wrong(f"malformed comparison: {line} (a number has 64 bits)")
     left = subject(unquoted(match["key"]))
     tests: dict[str, Callable[[], Compare]] = {
         "=": lambda: left == operand,
@@ -144,13 +146,16 @@ def parse_operation(line: str) -> Op:
             key, options = keys.delete_span(*_parsed(keys.delete, words[1:]))
             return Delete(key, **options)
         key, options = keys.put_arguments(*_parsed(keys.put, words[1:]))
+        if "value" not in options and not options["ignore_value"]:
+            raise _wrong("put needs a value")
+        return Put(key, **options)
     except click.UsageError as error:
         raise _wrong(f"invalid txn request: {line} ({error.format_message()})") from None
     except CliError as error:
         raise _wrong(f"invalid txn request: {line} ({error.message})") from None
-    if "value" not in options and not options["ignore_value"]:
-        raise _wrong(f"invalid txn request: {line} (put needs a value)")
-    return Put(key, **options)
+    except ValueError as error:
+        # Protobuf's, of a number that is too large for its field.
+        raise _wrong(f"invalid txn request: {line} ({error})") from None
 
 
 def _parsed(command: click.Command, words: Iterable[str]) -> tuple[tuple[str, ...], dict[str, Any]]:

@@ -14,13 +14,20 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from kvstore import errors as catalogue
 from kvstore.client import operations
 from kvstore.client.call import Effect, Unary
-from kvstore.client.errors import ElectionError, KvError, LeaseLostError, PermissionDeniedError
+from kvstore.client.errors import (
+    ElectionError,
+    KvError,
+    LeaseLostError,
+    Outcome,
+    PermissionDeniedError,
+)
 from kvstore.client.keys import Key, to_bytes
 from kvstore.client.txn import CreateRevision, Delete, Get, Put, Txn
 from kvstore.client.values import (
     AlarmsResult,
     AlarmType,
     EndpointHealth,
+    PutResult,
     RangeResult,
     SortOrder,
     SortTarget,
@@ -97,14 +104,20 @@ def enqueue(name: Key, lease_id: int, value: Key = b"") -> Program[Claim]:
     )
     # The guard makes repetition harmless: a second run finds what the first one wrote.
     answer: TxnResult = yield txn.build()._replace(effect=Effect.REPEATABLE)
-    mine, first = answer.responses
     token = answer.header.revision
-    if not answer.succeeded:
-        assert isinstance(mine, RangeResult)
-        token = mine.kvs[0].create_revision
-        if mine.kvs[0].value != to_bytes(value):
-            yield from proclaim(Claim(key, token, lease_id, False, 0), value)
-    assert isinstance(first, RangeResult)
+    match answer.responses:
+        case (PutResult(), RangeResult() as first) if answer.succeeded:
+            pass
+        case (RangeResult(kvs=(own,)), RangeResult() as first) if not answer.succeeded:
+            token = own.create_revision
+            if own.value != to_bytes(value):
+                yield from proclaim(Claim(key, token, lease_id, False, 0), value)
+        case _:
+            raise KvError(
+                "the server's answer to the transaction has other results than it asked for",
+                code=catalogue.Code.INTERNAL,
+                outcome=Outcome.UNKNOWN,
+            )
     owned = first.first is None or first.first.create_revision == token
     return Claim(key, token, lease_id, owned, answer.header.revision)
 

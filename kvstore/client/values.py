@@ -82,6 +82,12 @@ class AlarmType(IntEnum):
     NONE = 0
     NOSPACE = 1
     CORRUPT = 2
+    UNKNOWN = -1
+    """One that this client does not know, in answers of a newer server."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> AlarmType:
+        return cls.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

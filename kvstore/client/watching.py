@@ -92,12 +92,12 @@ class WatchCursor:
         start = self.next_revision
         if not changes:
             return self._progress(message)
-        if changes[0].kv.mod_revision < start:
-            # A server that repeats itself (none should) must not be noticed by the reader.
-            changes = [each for each in changes if each.kv.mod_revision >= start]
-            if not changes:
-                return None
-        events: tuple[Event, ...] = tuple(map(event, changes))
+        # A server that repeats itself (none should) must not be noticed by the reader.
+        events: tuple[Event, ...] = tuple(
+            event(each) for each in changes if each.kv.mod_revision >= start
+        )
+        if not events:
+            return None
         last = events[-1].kv.mod_revision
         self.next_revision = last + 1
         return WatchResponse(header(message.header), events, last)

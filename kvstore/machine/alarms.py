@@ -39,7 +39,7 @@ _REFUSED_BY_NOSPACE = frozenset((CommandKind.PUT, CommandKind.LEASE_GRANT))
 def load_alarms(txn: ReadTxn) -> frozenset[tuple[int, int]]:
     """All alarms of the store as (member id, type)."""
     return frozenset(
-        (int.from_bytes(key[:_ID_BYTES]), int.from_bytes(key[_ID_BYTES:]))
+        (int.from_bytes(key[:_ID_BYTES]), int.from_bytes(key[_ID_BYTES:], signed=True))
         for key, _ in txn.scan(ALARMS)
     )
 

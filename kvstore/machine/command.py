@@ -92,6 +92,8 @@ def expiry_payload(term: int, lease_ids: list[int]) -> bytes:
 def read_expiry(payload: bytes) -> tuple[int, list[int]]:
     """Reads what `expiry_payload` wrote: (term, lease ids)."""
     term, lease_ids = _unpack(payload, 2)
+    if type(term) is not int or not _is_list_of(lease_ids, int):
+        raise CommandError(f"an expiry should be a term and lease ids: {payload[:100]!r}")
     return term, lease_ids
 
 
@@ -104,14 +106,20 @@ def member_attributes_payload(member_id: int, name: str, client_urls: tuple[str,
 def read_member_attributes(payload: bytes) -> tuple[int, str, tuple[str, ...]]:
     """Reads what `member_attributes_payload` wrote: (member id, name, client URLs)."""
     member_id, name, client_urls = _unpack(payload, 3)
+    if type(member_id) is not int or type(name) is not str or not _is_list_of(client_urls, str):
+        raise CommandError(f"attributes should be an id, a name and URLs: {payload[:100]!r}")
     return member_id, name, tuple(client_urls)
 
 
 def _unpack(payload: bytes, length: int) -> list:  # type: ignore[type-arg]
     try:
         fields = msgpack.unpackb(payload)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise CommandError(f"a command's payload is not msgpack: {error}") from error
     if not isinstance(fields, list) or len(fields) != length:
-        raise CommandError(f"a command's payload should be a list of {length}: {fields!r:.100}")
+        raise CommandError(f"a command's payload should be a list of {length}: {payload[:100]!r}")
     return fields
+
+
+def _is_list_of(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(type(each) is kind for each in value)

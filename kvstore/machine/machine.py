@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
 
+from kvstore import faults
 from kvstore.machine import membership
 from kvstore.machine.apply import ApplyBatch
 from kvstore.machine.compaction import retarget, sweep_slice
@@ -198,7 +199,9 @@ class Machine:
         try:
             progress, _ = sweep_slice(txn, self._sweep, max_revisions)
             save_sweep(txn, progress)
+            faults.point("sweep.before_commit")
             txn.commit()
+            faults.point("sweep.after_commit")
         finally:
             txn.close()
         self._sweep = progress

@@ -20,9 +20,10 @@ from kvstore.machine.tables import (
     ordered_key,
     stamp_of,
 )
+from kvstore.storage.errors import StoreCorrupt
 from kvstore.storage.store import ReadTxn
 
-__all__ = ("Found", "Part", "fetch", "newest", "newest_any", "stored", "walk")
+__all__ = ("Found", "Part", "fetch", "gone", "newest", "newest_any", "stored", "walk")
 
 Found = tuple[bytes, bytes]
 """A live version: its record key and record in `keys`."""
@@ -117,12 +118,25 @@ def fetch(txn: ReadTxn, found: list[Found]) -> list[bytes]:
     """The encoded pairs of live versions, in the same order."""
     keys = [stamp_of(record_key[-STAMP_BYTES:]) for record_key, _ in found]
     pairs = txn.get_many(REVISIONS, keys)
-    assert None not in pairs, "a version record points at no revision"
+    if None in pairs:
+        raise gone(keys[pairs.index(None)])
     return pairs  # type: ignore[return-value]
 
 
 def stored(txn: ReadTxn, version: Version) -> bytes:
     """The encoded pair of one live version."""
     pair = txn.get(REVISIONS, version.key)
-    assert pair is not None, f"version {version} points at no revision"
+    if pair is None:
+        raise gone(version.key)
     return pair
+
+
+def gone(revision: bytes) -> StoreCorrupt:
+    """A version record points at a revision that is not there.
+
+    Both were written in one transaction and are swept in one, so the engine has lost the way to
+    it: damage of a kind that no checksum of a record shows.
+    """
+    return StoreCorrupt(
+        "of this member", f"table {REVISIONS}", f"revision {revision.hex()} (hex) is missing"
+    )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kvstore import errors
 from kvstore.machine.jobs import Job
 from kvstore.machine.limits import COUNT_CACHE_ENTRIES, SLICE_RECORDS, SLICE_VALUES
-from kvstore.machine.mvcc import Found, fetch, walk
+from kvstore.machine.mvcc import Found, fetch, gone, walk
 from kvstore.machine.tables import (
     KEYS,
     REVISIONS,
@@ -121,8 +121,10 @@ class RangeReader(NamedTuple):
             or not found[0].startswith(ordered)
         ):
             return _NOTHING
-        kv = self.txn.get(REVISIONS, stamp_of(found[0][-STAMP_BYTES:]))
-        assert kv is not None, f"the version of {key[:64]!r} at {revision} has no revision record"
+        revision_key = stamp_of(found[0][-STAMP_BYTES:])
+        kv = self.txn.get(REVISIONS, revision_key)
+        if kv is None:
+            raise gone(revision_key)
         body = b"".join((_KVS, varint(len(kv)), kv, _COUNT_ONE))
         return RangeAnswer([body], 1, False, 1, key)
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from kvstore import faults
 from kvstore.machine import ApplyBatch, Machine, Result
 from kvstore.machine.command import CommandKind
 from kvstore.node.foresight import Foresight
@@ -133,6 +134,9 @@ class Applier:
         if self._batch is None:
             if self._paused or not self._queue:
                 return False
+            if faults.maybe("apply.wait"):
+                return True
+            faults.point("apply.before")
             self._entries = self._next_entries()
             self._began = self._core.clock()
             self._slices = 0
@@ -227,7 +231,8 @@ class Applier:
         queue = self._queue
         entries: list[Entry] = []
         size = 0
-        while queue and len(entries) < APPLY_BATCH_ENTRIES and size < APPLY_BATCH_BYTES:
+        limit = 1 if faults.maybe("apply.one_entry") else APPLY_BATCH_ENTRIES
+        while queue and len(entries) < limit and size < APPLY_BATCH_BYTES:
             entry = queue.popleft()
             size += len(entry.data)
             entries.append(entry)
@@ -237,6 +242,7 @@ class Applier:
 
     def _finish(self, batch: ApplyBatch) -> None:
         """The batch is committed: everybody concerned learns of it."""
+        faults.point("apply.after")
         core = self._core
         entries, self._entries = self._entries, []
         if core.clock() - self._began > SLOW_APPLY_S:
@@ -268,6 +274,7 @@ class Applier:
             core.hub.publish(batch.changes)
         if members_changed or self._attributes_changed(entries):
             core.on_members()
+        faults.point("apply.answered")
 
     def _conf_change(self, result: Result) -> None:
         """Raft switches its configuration when the change is applied, not before."""

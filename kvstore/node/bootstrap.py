@@ -35,6 +35,7 @@ from kvstore.node.membership import cluster_id_of, member_id_of
 from kvstore.node.recovery import Start, recover
 from kvstore.node.threads import Worker
 from kvstore.node.transport import Cluster, PeerNetwork
+from kvstore.storage.fault_points import disk_point
 from kvstore.storage.store import Store
 from kvstore.storage.wal import Wal, WalIdentity
 from raft.types import NO_NODE, ConfState, HardState
@@ -149,8 +150,10 @@ async def _found(
         files.begin()
         machine = Machine(files.open_store(), files.machine_config)
         machine.bootstrap(members.values(), index=GENESIS[0], term=GENESIS[1])
+        disk_point("bootstrap.store_made", config.data_dir)
         # The log, which is what makes the directory count, comes last.
         files.write_snapshot(cluster_id)
+        disk_point("bootstrap.snapshot_made", config.data_dir)
         wal = files.create_log(WalIdentity(cluster_id, member_id), GENESIS, hard_state)
         start = Start(hard_state, machine.conf_state(), GENESIS, [])
         seeds = tuple(members.values())
@@ -211,6 +214,7 @@ async def _join(
     def create() -> Opened:
         files.begin()
         machine = Machine(files.open_store(), files.machine_config)
+        disk_point("bootstrap.store_made", config.data_dir)
         identity = WalIdentity(cluster.cluster_id, member.id)
         wal = files.create_log(identity, (0, 0), hard_state)
         start = Start(hard_state, ConfState(()), (0, 0), [])

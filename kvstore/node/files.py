@@ -22,6 +22,7 @@ from kvstore.node.leasing import minimum_ttl_s
 from kvstore.storage import snapshot
 from kvstore.storage.disk import Disk
 from kvstore.storage.errors import WalMissing
+from kvstore.storage.fault_points import disk_point
 from kvstore.storage.layout import Layout, StoreMark
 from kvstore.storage.store import ReadTxn, Store
 from kvstore.storage.wal import Recovered, Wal, WalIdentity, log_exists
@@ -139,12 +140,14 @@ class MemberFiles:
         else:
             self._disk.create(layout.beginning).close()
             self._disk.sync_dir(layout.member)
+        disk_point("bootstrap.marked", self._layout.member)
 
     def _begun(self) -> None:
         """There is a log. Before a promise goes into it, nothing may call it a beginning."""
         if self._disk.exists(self._layout.beginning):
             self._disk.unlink(self._layout.beginning)
             self._disk.sync_dir(self._layout.member)
+            disk_point("bootstrap.done", self._layout.member)
 
     def create_log(
         self, identity: WalIdentity, base: tuple[int, int], hard_state: HardState
@@ -158,6 +161,7 @@ class MemberFiles:
             hard_state=hard_state,
             segment_bytes=self._config.wal_segment_bytes,
         )
+        disk_point("bootstrap.log_created", self._layout.member)
         self._begun()
         return wal
 
@@ -249,10 +253,15 @@ class MemberFiles:
     def take_next_store(self) -> Store:
         """Puts the prepared file in the place of the store."""
         self.close_store()
+        disk_point("swap.before_rename", self._layout.store)
         self._disk.unlink(self._lock_of(self._layout.store))
         self._disk.rename(self._next_store, self._layout.store)
+        disk_point("swap.after_rename", self._layout.store)
         self._disk.sync_dir(self._layout.db)
-        return self.open_store()
+        disk_point("swap.after_dir_sync", self._layout.store)
+        store = self.open_store()
+        disk_point("swap.reopened", self._layout.store)
+        return store
 
     # ---- snapshots -------------------------------------------------------------------------
 

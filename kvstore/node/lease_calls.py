@@ -11,7 +11,13 @@ from kvstore.errors import EtcdError
 from kvstore.machine import View
 from kvstore.node.answers import LeaseTimes
 from kvstore.node.proposals import Done
-from kvstore.node.remote import RENEW, TIMES
+from kvstore.node.remote import (
+    RENEW,
+    TIMES,
+    UNREADABLE_ANSWER,
+    integer_and_flag_of,
+    integers_of,
+)
 
 if TYPE_CHECKING:
     from kvstore.node.node import Node
@@ -42,7 +48,10 @@ class LeaseCalls:
         if self._node.is_leader:
             return await self._own_times(lease_id, keys)
         answer = await self._node.calls.ask_leader(TIMES, [lease_id, keys])
-        return LeaseTimes(*answer)
+        match answer:
+            case [int(ttl), int(granted_ttl), [*attached]]:
+                return LeaseTimes(ttl, granted_ttl, attached)
+        raise UNREADABLE_ANSWER
 
     async def _own_times(self, lease_id: int, keys: bool) -> LeaseTimes:
         """The leader's answer; LEADER_CHANGED from somebody who is not."""
@@ -96,10 +105,9 @@ class LeaseCalls:
         """What other members may ask about leases."""
 
         async def renewals(question: Any) -> Any:
-            return await self._own_renewals([int(lease_id) for lease_id in question])
+            return await self._own_renewals(integers_of(question))
 
         async def times(question: Any) -> Any:
-            lease_id, keys = question
-            return list(await self._own_times(int(lease_id), bool(keys)))
+            return list(await self._own_times(*integer_and_flag_of(question)))
 
         return {RENEW: renewals, TIMES: times}

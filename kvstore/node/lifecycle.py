@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvstore import faults
 from kvstore.machine import Machine, Member, View
 from kvstore.node.bootstrap import Opened, open_member
 from kvstore.node.errors import StopKind, StopReason
@@ -320,7 +321,7 @@ class Running:
         if machine.swept or now < self._sweep_at:
             self._tell_swept()
             return False
-        machine.sweep(SWEEP_SLICE_REVISIONS)
+        machine.sweep(1 if faults.maybe("sweep.one_revision") else SWEEP_SLICE_REVISIONS)
         self._tell_swept()
         config = self.node.config
         pause_s = config.compaction_sleep_ms / 1000

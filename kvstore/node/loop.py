@@ -141,9 +141,11 @@ class MemberLoop:
             busy = core.apply_slice()
         if core.jobs.busy:
             busy |= core.jobs.step()
-        busy |= core.hub.pump()
-        if core.applier.idle and not core.jobs.paused:
-            busy |= self._outside.background()
+        if not core.jobs.paused:
+            # Not while the store is being replaced: a watch that begins in the past reads it.
+            busy |= core.hub.pump()
+            if core.applier.idle:
+                busy |= self._outside.background()
         self._outside.after_turn()
         return busy or core.has_work
 

@@ -23,7 +23,7 @@ from kvstore.node.limits import (
     REVISION_COMPACTION_CHECK_S,
     VERSION_CHECK_S,
 )
-from kvstore.node.remote import HASH_KV
+from kvstore.node.remote import HASH_KV, UNREADABLE_ANSWER
 from kvstore.node.transport import Cluster
 from kvstore.pb import rpc_pb2
 
@@ -300,6 +300,8 @@ class Duties:
                 continue
             try:
                 answer = await node.calls.ask(member_id, HASH_KV, ours.hash_revision)
+                if type(answer) is not list or len(answer) != len(ours):
+                    raise UNREADABLE_ANSWER
             except EtcdError as error:
                 self.hash_not_compared += 1
                 _LOG.warning("could not compare hashes with member %x: %s", member_id, error)

@@ -16,7 +16,7 @@ from kvstore.errors import EtcdError
 from kvstore.machine.membership import Member
 from kvstore.node.limits import CONF_CHANGE_RETRY_S
 from kvstore.node.membership import Judge, conf_change, learner_ready, member_id_of
-from kvstore.node.remote import HASH_KV, PROMOTE
+from kvstore.node.remote import HASH_KV, PROMOTE, integer_of
 from raft.types import ConfChange, ConfChangeKind
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ class MemberChanges:
         """What other members may ask about members and their state."""
 
         async def promote(question: Any) -> Any:
-            await self.promote_here(int(question))
+            await self.promote_here(integer_of(question))
 
         async def hash_kv(question: Any) -> Any:
-            revision = int(question)
+            revision = integer_of(question)
             if revision > self._node.revision:
                 # Only behind, not different: what the leader has is on its way here.
                 await self._node.linearize()

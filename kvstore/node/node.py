@@ -33,6 +33,7 @@ from kvstore.node.remote import LeaderCalls
 from kvstore.node.streams import range_chunks, snapshot_chunks
 from kvstore.node.transport import PeerNetwork
 from kvstore.pb import rpc_pb2
+from kvstore.pb.names import alarm_name
 from kvstore.watch.hub import WatchHub
 
 __all__ = ("Node",)
@@ -218,7 +219,7 @@ class Node:
         store = self.running.store
         problems = [] if core.leader_id else [errors.NO_LEADER.message]
         for member_id, alarm in self.alarms():
-            problems.append(f"memberID:{member_id} alarm:{rpc_pb2.AlarmType.Name(alarm)} ")
+            problems.append(f"memberID:{member_id} alarm:{alarm_name(alarm)} ")
         return NodeStatus(
             version=CLUSTER_VERSION,
             db_size=store.size_bytes(),

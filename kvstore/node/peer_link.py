@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from kvstore import faults
 from kvstore.errors import TOO_MANY_REQUESTS, Code, EtcdError
 from kvstore.metrics import Metrics
 from kvstore.node.peer_connection import Address, Framed
@@ -241,10 +242,15 @@ class Link:
                 size_bytes += weight
             self._queued_bytes -= size_bytes
             try:
+                faults.point("peer.before_send")
                 self._write(frame(Kind.MESSAGES, messages))
+                faults.point("peer.after_send")
             except FrameError as error:
                 _LOG.error("messages to %x were dropped: %s", self.peer_id, error)
                 self._drop(len(messages))
+            except OSError as error:
+                connection.abort(str(error))
+                return
         if not self._queue:
             self._overflowing = False
 

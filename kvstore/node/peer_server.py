@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import Counter
 
+from kvstore import faults
 from kvstore.errors import TOO_MANY_REQUESTS, Code, EtcdError
 from kvstore.node.peer_connection import Framed
 from kvstore.node.peer_limits import (
@@ -250,6 +251,7 @@ class Inbound(Framed):
                 )
             messages.append(message)
         if messages:
+            faults.point("peer.received")
             self._peers.local.on_messages(messages)
 
     def _call(self, number: int, method: str, payload: bytes) -> None:

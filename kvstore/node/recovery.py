@@ -22,7 +22,15 @@ from kvstore.node.config import NodeConfig
 from kvstore.node.errors import DataDirUnusable
 from kvstore.node.files import MemberFiles, SnapshotFile
 from kvstore.node.membership import conf_change
-from kvstore.storage.errors import StorageError, WalCorrupt
+from kvstore.storage.errors import (
+    DiskFailed,
+    SnapshotCorrupt,
+    StorageError,
+    StoreCorrupt,
+    StoreFull,
+    WalCorrupt,
+)
+from kvstore.storage.fault_points import disk_point
 from kvstore.storage.wal import Recovered, Wal
 from raft.types import ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState
 
@@ -63,6 +71,7 @@ def recover(files: MemberFiles, config: NodeConfig) -> tuple[Wal, Start, Machine
             # the machine is restarted before it.
             files.close_store_clean()
         raise
+    disk_point("recovery.log_opened", files.log_dir)
     if recovered.torn is not None:
         _LOG.warning("the last write of the log was interrupted and cut off: %s", recovered.torn)
     if recovered.refilled_bytes:
@@ -73,6 +82,7 @@ def recover(files: MemberFiles, config: NodeConfig) -> tuple[Wal, Start, Machine
         )
     if machine is None or not _fits(machine.applied_index, machine.applied_term, recovered):
         machine = _rebuild(files, snapshots, recovered)
+        disk_point("recovery.rebuilt", files.log_dir)
     if config.force_new_cluster:
         start = _alone(wal, recovered, machine)
     else:
@@ -86,10 +96,15 @@ def _trusted_machine(files: MemberFiles) -> Machine | None:
         _LOG.warning("the store was not closed in order before the machine went down")
         return None
     try:
-        return Machine(files.open_store(), files.machine_config)
+        machine = Machine(files.open_store(), files.machine_config)
+    except (DiskFailed, StoreFull):
+        # That says nothing about the store; a new one would fare no better.
+        raise
     except StorageError as error:
         _LOG.error("the store cannot be used: %s", error)
         return None
+    disk_point("recovery.store_opened", files.log_dir)
+    return machine
 
 
 def _last_index(recovered: Recovered) -> int:
@@ -121,7 +136,9 @@ def _rebuild(files: MemberFiles, snapshots: list[SnapshotFile], recovered: Recov
             continue
         try:
             store = files.rebuild_store(snapshot.index, snapshot.term)
-        except StorageError as error:
+        except (SnapshotCorrupt, StoreCorrupt, DiskFailed) as error:
+            if isinstance(error, DiskFailed) and error.path != snapshot.path:
+                raise  # Not the snapshot: what is written in its place. The data may be sound.
             _LOG.error("snapshot %s cannot be used: %s", snapshot.path, error)
             continue
         _LOG.warning("the store was rebuilt from %s", snapshot.path)

@@ -34,7 +34,20 @@ from kvstore.node.limits import (
 from kvstore.node.proposals import Done
 from kvstore.node.transport import LocalMember, PeerTransport
 
-__all__ = ("HASH_KV", "PROMOTE", "RENEW", "TIMES", "Handler", "LeaderCalls", "answer_call")
+__all__ = (
+    "HASH_KV",
+    "PROMOTE",
+    "RENEW",
+    "TIMES",
+    "UNREADABLE_ANSWER",
+    "Handler",
+    "LeaderCalls",
+    "answer_call",
+    "integer_and_flag_of",
+    "integer_of",
+    "integers_of",
+    "read_answer",
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +56,12 @@ TIMES = "lease_times"
 PROMOTE = "member_promote"
 HASH_KV = "hash_kv"
 
+UNREADABLE_QUESTION = EtcdError(Code.INVALID_ARGUMENT, "unreadable question of a member")
+UNREADABLE_ANSWER = EtcdError(
+    Code.INTERNAL, "etcdserver: unreadable answer of a member", outcome_known=False
+)
+_FAILURES = frozenset(int(code) for code in Code) - {int(Code.OK)}
+
 Handler = Callable[[Any], Awaitable[Any]]
 
 
@@ -50,7 +69,7 @@ async def answer_call(handler: Handler, payload: bytes) -> bytes:
     """Runs a handler for a peer's question and packs what it returns or raises."""
     try:
         question = msgpack.unpackb(payload)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         return _pack([False, int(Code.INVALID_ARGUMENT), f"unreadable question: {error}"])
     try:
         return _pack([True, await handler(question)])
@@ -63,14 +82,40 @@ def _pack(value: Any) -> bytes:
     return packed
 
 
-def _unpack(answer: bytes) -> Any:
-    """The value of an answer; raises the EtcdError that it carries."""
-    fields = msgpack.unpackb(answer)
-    if fields[0]:
-        return fields[1]
-    _, code, message = fields
-    known = CATALOGUE.get(message)
-    raise known if known is not None else EtcdError(Code(code), message)
+def read_answer(answer: bytes) -> Any:
+    """The value of an answer; raises the EtcdError that it carries, or UNREADABLE_ANSWER."""
+    try:
+        fields = msgpack.unpackb(answer)
+    except (ValueError, TypeError):
+        raise UNREADABLE_ANSWER from None
+    match fields:
+        case [True, value]:
+            return value
+        case [False, int(code), str(message)] if code in _FAILURES:
+            known = CATALOGUE.get(message)
+            raise known if known is not None else EtcdError(Code(code), message)
+    raise UNREADABLE_ANSWER
+
+
+def integer_of(question: Any) -> int:
+    """A question that is one whole number; raises EtcdError for any other."""
+    if type(question) is not int:
+        raise UNREADABLE_QUESTION
+    return question
+
+
+def integers_of(question: Any) -> list[int]:
+    """A question that is a list of whole numbers; raises EtcdError for any other."""
+    if type(question) is not list:
+        raise UNREADABLE_QUESTION
+    return [integer_of(each) for each in question]
+
+
+def integer_and_flag_of(question: Any) -> tuple[int, bool]:
+    """A question that is a whole number and a flag; raises EtcdError for any other."""
+    if type(question) is not list or len(question) != 2 or type(question[1]) is not bool:
+        raise UNREADABLE_QUESTION
+    return integer_of(question[0]), question[1]
 
 
 class LeaderCalls:
@@ -94,7 +139,7 @@ class LeaderCalls:
     async def ask(self, peer_id: int, method: str, question: Any) -> Any:
         """Asks one member once; no answer raises TIMEOUT."""
         if peer_id == self._own.member_id:
-            return _unpack(await self._own.answers[method](_pack(question)))
+            return read_answer(await self._own.answers[method](_pack(question)))
         try:
             answer = await self._transport.call(
                 peer_id, method, _pack(question), PEER_CALL_TIMEOUT_S
@@ -102,7 +147,7 @@ class LeaderCalls:
         except (OSError, EOFError, TimeoutError) as error:
             _LOG.debug("no answer from %x to %s: %s", peer_id, method, error)
             raise TIMEOUT from error
-        return _unpack(answer)
+        return read_answer(answer)
 
     async def ask_leader(self, method: str, question: Any) -> Any:
         """Asks the leader until somebody answers; NO_LEADER or TIMEOUT when time is over."""
@@ -151,6 +196,8 @@ class LeaderCalls:
     async def _renew(self, batch: dict[int, list[Done]]) -> None:
         try:
             ttls = await self.ask_leader(RENEW, list(batch))
+            if type(ttls) is not list or len(ttls) != len(batch):
+                raise UNREADABLE_ANSWER
         except EtcdError as error:
             for dones in batch.values():
                 for done in dones:

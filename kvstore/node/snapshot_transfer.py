@@ -19,6 +19,7 @@ from typing import Any
 
 import google_crc32c
 
+from kvstore import faults
 from kvstore.node.peer_connection import Framed
 from kvstore.node.peer_limits import (
     CHUNK_BYTES,
@@ -124,6 +125,7 @@ async def send_snapshot(
     worker = depot.worker
     file = await worker.run(lambda: depot.disk.open(path))
     try:
+        faults.point("transfer.before_send")
         await dialer.dial(url, message.to, Purpose.SNAPSHOT, connection)
         size_bytes = await worker.run(file.size)
         connection.write(frame(Kind.SNAPSHOT, to_wire(message), size_bytes))
@@ -134,6 +136,7 @@ async def send_snapshot(
                 raise OSError(f"{path} has become shorter while it was sent")
             connection.write(frame(Kind.CHUNK, google_crc32c.value(piece), piece))
             sent_bytes += len(piece)
+            faults.point("transfer.chunk_sent")
             await connection.room()
             ahead_s = started + sent_bytes / rate - loop.time()
             if ahead_s > 0:
@@ -141,6 +144,7 @@ async def send_snapshot(
         complaint = await connection.verdict()
         if complaint:
             raise SnapshotRefusedError(complaint)
+        faults.point("transfer.sent")
     finally:
         connection.abort("the snapshot transfer is over")
         await worker.run(file.close)
@@ -224,7 +228,9 @@ class Reception:
             await asyncio.wait((before.task,))
         try:
             message = await self._announced()
+            faults.point("transfer.announced")
             path = await self._write(message)
+            faults.point("transfer.received")
         except (StorageError, OSError, TimeoutError) as error:
             self.give_up(str(error) or "the sender has fallen silent")
             return
@@ -280,6 +286,7 @@ class Reception:
             self._pieces.clear()
             await self._depot.worker.run(partial(receiver.write, data))
             self._unwritten_bytes -= len(data)
+            faults.point("transfer.chunk_received")
             self._connection.pause_receiving(self._unwritten_bytes > CHUNKS_UNWRITTEN_BYTES_MAX)
 
     async def _say_busy(self) -> None:

@@ -17,6 +17,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvstore import faults
 from kvstore.node.files import SnapshotFile
 from kvstore.node.limits import (
     SNAPSHOT_CHECK_S,
@@ -93,6 +94,8 @@ class Snapshots:
         running = self._running
         since = self.latest.index if self.latest is not None else 0
         applied = running.core.applier.applied_index
+        if applied > since and faults.maybe("snapshot.now"):
+            return True
         config = running.node.config
         if applied - since < config.snapshot_count:
             return False

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kvstore import faults
 from kvstore.errors import TIMEOUT, Code, EtcdError
 from kvstore.machine import Machine
 from kvstore.storage.errors import StorageError
@@ -53,18 +54,22 @@ class StoreSwaps:
             await self._quiesce()
             files = running.opened.files
             hard_state = core.state_behind_snapshot(persist)
+            faults.point("install.before")
             running.snapshots.hold_copies()
             try:
                 await running.loop.disk.run(
                     lambda: running.opened.wal.reset(meta.index, meta.term, hard_state)
                 )
+                faults.point("install.log_reset")
                 machine = await self._replace(lambda: files.rebuild_store(meta.index, meta.term))
             finally:
                 running.snapshots.allow_copies()
+            faults.point("install.store_replaced")
             batch = core.installed(persist, machine)
             core.hub.restored()
             running.snapshots.installed()
             running.loop.installed(persist, batch)
+            faults.point("install.after")
             _LOG.info("installed the snapshot of index %d, term %d", meta.index, meta.term)
 
     async def defragment(self) -> None:
@@ -75,12 +80,14 @@ class StoreSwaps:
             running.core.pause()
             await self._quiesce()
             machine = running.core.machine
+            store = files.store
             try:
                 with running.node.metrics.backend_defrag_seconds.time():
                     await running.copies.run(files.copy_store)
                     machine = await self._replace(files.take_next_store)
             except StorageError as error:
-                if not files.store_open:
+                if not files.store_open or files.store is not store:
+                    # Past the exchange there is no way back: the machine's store is closed.
                     running.loop.broken(error)
                 raise EtcdError(Code.UNAVAILABLE, f"etcdserver: {error}") from error
             finally:

@@ -1,9 +1,12 @@
 """The frames that members exchange: their form, their kinds, and what a handshake says.
 
-A frame is a 4-byte big-endian length and that many bytes of msgpack: an array whose first
-element is the kind. A connection begins with a HELLO of the side that dialled and a WELCOME or
-REFUSED of the other; nothing else counts before. Whoever is not connected to the cluster yet may
-send ASK_CLUSTER instead, gets one CLUSTER, and that is all.
+A frame is a length and a CRC-32C, 4 bytes each and big-endian, and as many bytes of msgpack as
+the length says: an array whose first element is the kind. The checksum covers length and array:
+TCP's own is weak, and what a follower is told here it puts into its log as the truth.
+
+A connection begins with a HELLO of the side that dialled and a WELCOME or REFUSED of the other;
+nothing else counts before. Whoever is not connected to the cluster yet may send ASK_CLUSTER
+instead, gets one CLUSTER, and that is all.
 
     after the handshake     dialling side           accepting side
     purpose PEER            MESSAGES, PING, CALL    PONG, ANSWER, FAILURE
@@ -18,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
+import google_crc32c
 import msgpack
 
 from kvstore.machine import Member
@@ -46,6 +50,7 @@ VERSION: Final = 1
 """Of this protocol; both sides must speak the same."""
 
 _LENGTH_BYTES: Final = 4
+_HEAD_BYTES: Final = _LENGTH_BYTES + 4
 
 
 class FrameError(ValueError):
@@ -111,7 +116,13 @@ def frame(kind: Kind, *fields: Any) -> bytes:
     packed = msgpack.packb((int(kind), *fields))
     if len(packed) > FRAME_BYTES_MAX:
         raise FrameError(f"a {kind.name} frame of {len(packed)} bytes")
-    return b"".join((len(packed).to_bytes(_LENGTH_BYTES, "big"), packed))
+    length = len(packed).to_bytes(_LENGTH_BYTES, "big")
+    return b"".join((length, _checksum(length, packed), packed))
+
+
+def _checksum(length: bytes, packed: bytes) -> bytes:
+    crc: int = google_crc32c.extend(google_crc32c.value(length), packed)
+    return crc.to_bytes(4, "big")
 
 
 class FrameReader:
@@ -133,16 +144,20 @@ class FrameReader:
         buffer += data
         start = 0
         while len(buffer) - start >= _LENGTH_BYTES:
-            body = start + _LENGTH_BYTES
-            size_bytes = int.from_bytes(buffer[start:body], "big")
+            length = bytes(buffer[start : start + _LENGTH_BYTES])
+            size_bytes = int.from_bytes(length, "big")
             if size_bytes > self.limit_bytes:
                 raise FrameError(
                     f"a frame of {size_bytes} bytes, where at most {self.limit_bytes} belong"
                 )
+            body = start + _HEAD_BYTES
             if len(buffer) < body + size_bytes:
                 break
+            packed = bytes(buffer[body : body + size_bytes])
+            if buffer[start + _LENGTH_BYTES : body] != _checksum(length, packed):
+                raise FrameError("a frame that does not match its checksum")
             start = body + size_bytes
-            yield bytes(buffer[body:start])
+            yield packed
         del buffer[:start]
 
 

@@ -196,7 +196,7 @@ def _log_config(settings: Settings) -> LogConfig:
 def _rotation(text: str) -> Rotation:
     try:
         given = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--log-rotation-config-json is not JSON: {error}") from None
     allowed = {"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": False, "compress": False}
     if not isinstance(given, dict) or not given.keys() <= allowed.keys():
@@ -205,8 +205,8 @@ def _rotation(text: str) -> Rotation:
         )
     merged = allowed | given
     for key in ("maxsize", "maxage", "maxbackups"):
-        if type(merged[key]) is not int or merged[key] < 0:
-            raise UsageError(f"--log-rotation-config-json: {key} must be a number from 0 up")
+        if type(merged[key]) is not int or not 0 <= merged[key] < 2**31:
+            raise UsageError(f"--log-rotation-config-json: {key} must be a number from 0 to 2^31-1")
     if merged["compress"]:
         raise UsageError("--log-rotation-config-json: compress is not done here; leave it false")
     return Rotation(
@@ -318,7 +318,13 @@ def _initial_cluster(
             )
         owner[url] = member
         members.setdefault(member, []).append(url)
-    if (data_dir / "member").exists():
+    try:
+        has_data = (data_dir / "member").exists()
+    except OSError as error:
+        raise UsageError(
+            f"{settings.origin('data-dir')} cannot be used: {error.strerror}"
+        ) from None
+    if has_data:
         return {member: tuple(urls) for member, urls in members.items()}
     if name not in members:
         raise UsageError(

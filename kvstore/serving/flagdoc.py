@@ -34,6 +34,8 @@ for, and security least of all, is left out without a word.
   `=` only: `--pre-vote` and `--pre-vote=true` are the same, `--pre-vote=false` is the opposite.
 * An environment variable: `KVSTORE_` and the flag's name in capitals, `-` written as `_`
   (`KVSTORE_DATA_DIR`). A flag beats its variable.
+  One variable is no flag's: `KVSTORE_FAULTS` makes the server fail at chosen places, for tests only
+  ([reliability.md](reliability.md#fault-points)).
 * A YAML file, given by `--config-file` or `KVSTORE_CONFIG_FILE`, with etcd's keys: the flag names,
   and the sections `client-transport-security`, `peer-transport-security` and `socket-options`. The
   file beats flags and variables; those that it does not mention still count (etcd ignores them
@@ -43,7 +45,8 @@ for, and security least of all, is left out without a word.
 * Several URLs are separated by commas. `localhost` is two addresses, 127.0.0.1 and ::1, where the
   machine has both.
 * Plain HTTP has ports of its own: each client port + 2 (2381 beside 2379), unless
-  `--listen-client-http-urls` says otherwise.
+  `--listen-client-http-urls` says otherwise. Without that flag the client ports answer HTTP/1 too,
+  as etcd's do, where the gRPC server is `http2`.
 """
 
 

@@ -122,7 +122,7 @@ def _taken(members: Sequence[MemberPorts], free: Callable[[int], bool]) -> list[
 
 def _load(directory: Path) -> Layout | None:
     try:
-        text = (directory / _FILE).read_text()
+        text = (directory / _FILE).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -133,7 +133,7 @@ def _load(directory: Path) -> Layout | None:
             MemberPorts(str(name), int(client), int(peer), int(http))
             for name, client, peer, http in rows
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise LayoutError(
             f"{directory / _FILE} is not what this command writes; remove the directory to "
             "start afresh, or choose another --data"

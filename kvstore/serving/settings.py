@@ -23,6 +23,7 @@ from kvstore.serving.values import BadValueError
 __all__ = ("Settings", "UsageError", "read_settings")
 
 _MAX_CONFIG_BYTES = 1024 * 1024
+_INT_BITS_MAX = 64
 
 _SECURITY_SECTIONS: Mapping[str, Mapping[str, str]] = {
     "client-transport-security": {
@@ -203,22 +204,28 @@ def _from_file(path: Path) -> _Given:
         raise UsageError(f"the file {path} is too large for a configuration (over 1 MiB)")
     try:
         document = yaml.safe_load(raw)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the file {path} is not YAML: {error}") from None
+    except Exception as error:
+        # Not YAMLError alone: what values mean (dates, numbers) fails as it fails in Python, and
+        # nesting without end is a RecursionError.
+        raise UsageError(f"the file {path} is not YAML: {error or type(error).__name__}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise UsageError(f"the file {path} must be a map of settings, such as `name: infra0`")
     given: _Given = {}
     for key, value in document.items():
-        section = _SECURITY_SECTIONS.get(str(key))
+        if not isinstance(key, str):
+            raise UsageError(f"{path}: a setting's name must be a text, not a {type(key).__name__}")
+        section = _SECURITY_SECTIONS.get(key)
         if section is None:
-            _take(given, str(key), FLAGS_BY_NAME.get(str(key)), value, path)
+            _take(given, key, FLAGS_BY_NAME.get(key), value, path)
             continue
         if value is not None and not isinstance(value, dict):
             raise UsageError(f"{path}: {key} must be a map of settings")
         for inner, inner_value in (value or {}).items():
-            flag = FLAGS_BY_NAME.get(section.get(str(inner), ""))
+            if not isinstance(inner, str):
+                raise UsageError(f"{path}: a setting's name in {key} must be a text")
+            flag = FLAGS_BY_NAME.get(section.get(inner, ""))
             _take(given, f"{key}.{inner}", flag, inner_value, path)
     return given
 
@@ -233,23 +240,32 @@ def _take(given: _Given, key: str, flag: Flag | None, value: Any, path: Path) ->
         return
     origin = f"{path}: {key}"
     if flag.name == "feature-gates" and isinstance(value, dict):
-        value = [f"{name}={_yaml_text(state)}" for name, state in value.items()]
+        origins = f"{path}: {key}"
+        value = [
+            f"{_yaml_text(name, flag, origins)}={_yaml_text(state, flag, origins)}"
+            for name, state in value.items()
+        ]
     if isinstance(value, list) and flag.type is FlagType.LIST:
-        given[flag.name] = (tuple(_yaml_text(item) for item in value), origin)
+        given[flag.name] = (tuple(_yaml_text(item, flag, origin) for item in value), origin)
         return
+    text = _yaml_text(value, flag, origin)
     if flag.type is FlagType.DURATION and isinstance(value, int) and not isinstance(value, bool):
         # etcd's file gives durations as Go does in JSON: a bare number is nanoseconds.
-        given[flag.name] = (value / 1e9, origin)
-        return
-    if not isinstance(value, str | int | float | bool):
-        raise UsageError(f"{origin} must be a single value ({flag.type.value})")
-    text = _yaml_text(value)
+        text += "ns"
     if flag.name == "proxy" and value is False:
         text = "off"  # what YAML makes of an unquoted off
     given[flag.name] = (_parse(flag, text, origin), origin)
 
 
-def _yaml_text(value: object) -> str:
+def _yaml_text(value: object, flag: Flag, origin: str) -> str:
+    """A single value as it would stand behind a flag; raises UsageError for anything else."""
+    if not isinstance(value, str | int | float | bool):
+        # Not shown: with references a few lines may stand for gigabytes.
+        raise UsageError(f"{origin} must be a single value ({flag.type.value})")
+    if isinstance(value, str) and "\0" in value:
+        raise UsageError(f"{origin} has a zero byte in it")
+    if isinstance(value, int) and value.bit_length() > _INT_BITS_MAX:
+        raise UsageError(f"{origin} is not a number of 64 bits")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 __all__ = (
+    "DURATION_MAX_S",
     "BadValueError",
     "format_duration",
     "parse_bool",
@@ -27,7 +28,12 @@ _UNIT_SECONDS: Mapping[str, float] = {
     "m": 60.0,
     "h": 3600.0,
 }
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_INT_END = 2**63
+_DIGITS_MAX = 40
+"""With leading zeros; more would not be converted, and none of them are meant."""
+DURATION_MAX_S = 9.2e9
+"""Go counts nanoseconds in 64 bits."""
 
 
 class BadValueError(ValueError):
@@ -40,14 +46,16 @@ def parse_bool(text: str) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise BadValueError(f"{text!r} is neither true nor false")
+    raise BadValueError(f"{text!r:.100} is neither true nor false")
 
 
 def parse_int(text: str) -> int:
-    """A whole decimal number, with a sign if need be."""
+    """A whole decimal number of 64 bits, with a sign if need be."""
     if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
-        raise BadValueError(f"{text!r} is not a whole number")
-    return int(text)
+        raise BadValueError(f"{text!r:.100} is not a whole number")
+    if len(text) > _DIGITS_MAX or not -_INT_END <= (number := int(text)) < _INT_END:
+        raise BadValueError(f"{text!r:.100} is not a number of 64 bits")
+    return number
 
 
 def parse_duration(text: str) -> float:
@@ -65,7 +73,9 @@ def parse_duration(text: str) -> float:
         seconds += float(part[1]) * _UNIT_SECONDS[part[2]]
         end = part.end()
     if not body or end != len(body):
-        raise BadValueError(f"{text!r} is not a duration; write one like 100ms, 5s or 1h30m")
+        raise BadValueError(f"{text!r:.100} is not a duration; write one like 100ms, 5s or 1h30m")
+    if seconds > DURATION_MAX_S:
+        raise BadValueError(f"{text!r:.100} is longer than a duration may be (292 years)")
     return sign * seconds
 
 
@@ -77,9 +87,8 @@ def parse_list(text: str) -> tuple[str, ...]:
 def format_duration(seconds: float) -> str:
     """The shortest usual spelling of a duration: `100ms`, `5s`, `10m`, `2h`."""
     if seconds and seconds % 3600 == 0:
-        return f"{seconds / 3600:g}h"
+        return f"{seconds / 3600:.0f}h"
     if seconds and seconds % 60 == 0:
-        return f"{seconds / 60:g}m"
-    if seconds and abs(seconds) < 1:
-        return f"{seconds * 1000:g}ms"
-    return f"{seconds:g}s"
+        return f"{seconds / 60:.0f}m"
+    number, unit = (seconds * 1000, "ms") if seconds and abs(seconds) < 1 else (seconds, "s")
+    return f"{number:.6f}".rstrip("0").rstrip(".") + unit

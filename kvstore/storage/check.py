@@ -7,12 +7,19 @@ applied more than the log still holds; a start does, and refuses.
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import resource
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import google_crc32c
 import lmdb
+import msgpack
 
 from kvstore.storage.disk import Disk, OsDisk
 from kvstore.storage.errors import DiskFailed, SnapshotCorrupt, WalCorrupt, WalMissing
@@ -27,6 +34,10 @@ __all__ = ("Finding", "Report", "check_data_dir")
 
 _FINDINGS_PER_TABLE_MAX: Final = 10
 """After so many damaged records a table's file is known to be bad."""
+
+_TABLES_MAX: Final = 256
+_RECORD_BYTES_MIN: Final = 12
+"""A record's pointer and head in its page, and a checksum behind no value at all."""
 
 _extend = google_crc32c.extend
 
@@ -142,22 +153,81 @@ class _Check:
                 f"store: {trust.value}; the next start rebuilds it from snapshot and log"
             )
             return
-        try:
-            self._check_tables(layout.store)
-        except lmdb.Error as error:
+        # In a process of its own: LMDB follows the pages as they are, and a page that leads out of
+        # the file is a signal.
+        notes, findings, problem = _apart(lambda: _check_tables(layout.store))
+        self.notes += notes
+        self.findings += (Finding(where, message) for where, message in findings)
+        if problem:
             self._find(
                 str(layout.store),
-                f"its page structure is damaged: {error}; move it aside, the next start "
+                f"its page structure is damaged: {problem}; move it aside, the next start "
                 "rebuilds it from snapshot and log",
             )
 
-    def _check_tables(self, path: Path) -> None:
+
+_Outcome = tuple[list[str], list[tuple[str, str]], str]
+"""Notes, findings (where, message), and what ended the check early; empty if nothing did."""
+
+
+def _apart(check: Callable[[], _Outcome]) -> _Outcome:
+    """Runs a check in a copy of this process, whose end is a finding and not ours."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Whatever happens, this copy must not go on with what its parent was about to do.
+        try:
+            faulthandler.disable()
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            os.close(reading)
+            try:
+                outcome = check()
+            except Exception as error:
+                outcome = [], [], f"{type(error).__name__}: {error}"
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(msgpack.packb(outcome))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return [], [], f"reading it ended with the signal {name}"
+    notes, findings, problem = msgpack.unpackb(answer)
+    return notes, [(where, message) for where, message in findings], problem
+
+
+def _check_tables(path: Path) -> _Outcome:
+    """Checks every record of the store's file."""
+    tables = _Tables(path)
+    try:
+        tables.run()
+    except lmdb.Error as error:
+        return tables.notes, tables.findings, str(error)
+    return tables.notes, tables.findings, ""
+
+
+class _Tables:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._records_left = path.stat().st_size // _RECORD_BYTES_MIN
+        """More do not fit: pages that lead in a circle would show the same ones for ever."""
+        self.notes: list[str] = []
+        self.findings: list[tuple[str, str]] = []
+
+    def _find(self, where: str, message: str) -> None:
+        self.findings.append((where, message))
+
+    def run(self) -> None:
+        path = self._path
         env = lmdb.open(
-            str(path), subdir=False, readonly=True, lock=False, create=False, max_dbs=256
+            str(path), subdir=False, readonly=True, lock=False, create=False, max_dbs=_TABLES_MAX
         )
         try:
             with env.begin() as txn:
-                names = [bytes(key) for key, _ in txn.cursor().iternext()]
+                names = [bytes(key) for key, _ in islice(txn.cursor().iternext(), _TABLES_MAX)]
                 counts = {name: self._check_table(env, txn, path, name) for name in names}
             self._check_nodes(path, counts)
         finally:
@@ -174,6 +244,9 @@ class _Check:
         for record in txn.cursor(env.open_db(name, txn, create=False)).iternext():
             key, stored = bytes(record[0]), bytes(record[1])
             records += 1
+            self._records_left -= 1
+            if self._records_left < 0:
+                raise lmdb.CorruptedError("there are more records than the file has room for")
             pointers += len(key) == pointer_bytes
             if _extend(seed, key + stored) != RESIDUE:
                 damaged += 1

@@ -26,6 +26,7 @@ import msgpack
 
 from kvstore.storage.disk import Disk, make_directory
 from kvstore.storage.errors import DirectoryLocked, DiskFailed
+from kvstore.storage.fault_points import disk_point
 
 __all__ = ("DirectoryLock", "Layout", "StoreMark", "StoreTrust", "boot_id")
 
@@ -62,6 +63,7 @@ class Layout:
         if not disk.exists(self.store):
             return None
         disk.rename(self.store, aside)
+        disk_point("store.set_aside", aside)
         disk.sync_dir(self.db)
         return aside
 
@@ -147,7 +149,10 @@ class StoreMark:
             file.close()
         if len(data) < 4 or google_crc32c.value(data[4:]) != int.from_bytes(data[:4], "big"):
             return StoreTrust.UNMARKED
-        state, boot = msgpack.unpackb(data[4:])
+        try:
+            state, boot = msgpack.unpackb(data[4:])
+        except (ValueError, TypeError):
+            return StoreTrust.UNMARKED
         if state == "clean":
             return StoreTrust.CLEAN
         if boot and boot == self._boot:
@@ -163,6 +168,7 @@ class StoreMark:
         self._write("clean")
 
     def _write(self, state: str) -> None:
+        disk_point("store.before_mark", self._path)
         body: bytes = msgpack.packb([state, self._boot])
         unfinished = self._path.with_name(self._path.name + ".tmp")
         self._disk.unlink(unfinished)
@@ -174,6 +180,7 @@ class StoreMark:
             file.close()
         self._disk.rename(unfinished, self._path)
         self._disk.sync_dir(self._path.parent)
+        disk_point("store.after_mark", self._path)
 
 
 def boot_id() -> str:

@@ -20,6 +20,7 @@ from typing import Final, NoReturn, cast
 import lmdb
 
 from kvstore.storage.errors import CopyStopped, StorageError, StoreCorrupt, StoreFailed, StoreFull
+from kvstore.storage.fault_points import store_point
 from kvstore.storage.limits import (
     COPY_CHUNK_BYTES,
     COPY_PAUSE_S,
@@ -44,6 +45,9 @@ _DAMAGE: Final = (
 _LOW_SPACE_BYTES: Final = 16 * 1024**2
 """With less than this free, a failed commit is taken for a full disk: LMDB says only EIO."""
 _META_PAGES: Final = 2
+_TABLE_FLAGS_END: Final = 6
+"""LMDB's record of a table begins with padding and the flags that say how its keys are ordered:
+all zeros for ours."""
 
 
 def tail_name(table: str) -> str:
@@ -75,6 +79,7 @@ class LmdbStore:
         self._long_thread: ThreadPoolExecutor | None = None
         if map_bytes is None:
             map_bytes = max(MAP_QUOTA_FACTOR * quota_bytes, MAP_BYTES_MIN)
+        store_point("store.before_open", path)
         try:
             self._env = lmdb.open(
                 str(path),
@@ -90,16 +95,46 @@ class LmdbStore:
                 create=not read_only,
                 mode=0o600,
             )
-            self._tables = {spec.name: self._open_table(spec, read_only) for spec in tables}
         except lmdb.Error as error:
             self._fail("opening", error)
+        try:
+            self._tables = self._open_tables(tables, read_only)
+        except lmdb.Error as error:
+            self._env.close()
+            self._fail("opening", error)
+        except StoreCorrupt:
+            self._env.close()
+            raise
         self._page_bytes: int = self._env.stat()["psize"]
+        store_point("store.after_open", path)
 
-    def _open_table(self, spec: TableSpec, read_only: bool) -> LmdbTable:
+    def _open_tables(self, tables: Sequence[TableSpec], read_only: bool) -> dict[str, LmdbTable]:
+        # In one transaction: there are all tables, or none.
+        with self._env.begin(write=not read_only) as txn:
+            self._check_tables(tables, txn)
+            return {spec.name: self._open_table(spec, txn, not read_only) for spec in tables}
+
+    def _check_tables(self, tables: Sequence[TableSpec], txn: lmdb.Transaction) -> None:
+        """LMDB keeps the tables in one without a name, and nothing there has a checksum.
+
+        It would make a table anew whose name is damaged, and everything in it would be gone.
+        """
+        found = {bytes(name): bytes(record) for name, record in txn.cursor()}
+        names = {spec.name for spec in tables}
+        names |= {tail_name(spec.name) for spec in tables if spec.long_keys}
+        wanted = {name.encode() for name in names}
+        if found and set(found) != wanted:
+            differing = ", ".join(repr(name) for name in sorted(set(found) ^ wanted))
+            raise StoreCorrupt(self._path, "its table names", f"missing or unknown: {differing}")
+        for name, record in found.items():
+            if record[:_TABLE_FLAGS_END].strip(b"\0"):
+                raise StoreCorrupt(self._path, f"the record of table {name!r}", "its flags are set")
+
+    def _open_table(self, spec: TableSpec, txn: lmdb.Transaction, create: bool) -> LmdbTable:
         tail = None
-        root = self._env.open_db(spec.name.encode(), create=not read_only)
+        root = self._env.open_db(spec.name.encode(), txn, create=create)
         if spec.long_keys:
-            tail = self._env.open_db(tail_name(spec.name).encode(), create=not read_only)
+            tail = self._env.open_db(tail_name(spec.name).encode(), txn, create=create)
         return LmdbTable(
             name=spec.name,
             path=str(self._path),
@@ -158,12 +193,15 @@ class LmdbStore:
         return pages * self._page_bytes
 
     def sync(self) -> None:
+        store_point("store.before_final_sync", self._path)
         try:
             self._env.sync(True)
         except lmdb.Error as error:
             self._fail("syncing", error)
+        store_point("store.after_final_sync", self._path)
 
     def copy_to(self, path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
+        store_point("store.before_copy", path)
         txn = self.read()
         try:
             with open(path, "xb", buffering=0, opener=_private) as file:  # noqa: SIM117
@@ -171,6 +209,7 @@ class LmdbStore:
                     undo.callback(path.unlink, missing_ok=True)
                     self.copy_into(txn, lambda piece: _write_all(file.fileno(), piece), stop=stop)
                     os.fdatasync(file.fileno())
+                    store_point("store.after_copy", path)
                     undo.pop_all()
         except CopyStopped:
             raise CopyStopped(path) from None
@@ -232,6 +271,7 @@ class LmdbStore:
                 if stop():
                     stopped = True
                     break
+                store_point("store.copy_piece", self._path)
                 write(piece)
                 time.sleep(COPY_PAUSE_S)
         finally:

@@ -14,6 +14,7 @@ import google_crc32c
 import lmdb
 
 from kvstore.storage.errors import StorageError, StoreCorrupt
+from kvstore.storage.fault_points import disk_point, store_point
 from kvstore.storage.limits import KEY_BYTES_MAX
 from kvstore.storage.long_keys import LongKeys, pointer_of
 from kvstore.storage.sealed import CRC_BYTES, RESIDUE, seal
@@ -57,10 +58,11 @@ class LmdbReadTxn:
             return self._get_long(spec, key)
         try:
             stored: bytes | None = self._get(key, None, spec.root)
+            if stored is None:
+                _check_miss(spec, spec.seed, self._cursor(spec.root), key)
+                return None
         except lmdb.Error as error:
             self._fail(f"reading table {table}", error)
-        if stored is None:
-            return None
         if _extend(spec.seed, key + stored) != RESIDUE:
             _damaged(spec, key)
         return stored[:_CUT]
@@ -77,6 +79,7 @@ class LmdbReadTxn:
                     continue
                 stored = get(key, None, root)
                 if stored is None:
+                    _check_miss(spec, seed, self._cursor(root), key)
                     append(None)
                     continue
                 if _extend(seed, key + stored) != RESIDUE:
@@ -91,14 +94,12 @@ class LmdbReadTxn:
         if len(key) > KEY_BYTES_MAX:
             return next(self.scan(table, key), None)
         try:
-            cursor = self._cursor(spec.root)
-            if not cursor.set_range(key):
-                return None
-            found, stored = cursor.item()
+            item = _check_around(spec, spec.seed, self._cursor(spec.root), key)
         except lmdb.Error as error:
             self._fail(f"reading table {table}", error)
-        if _extend(spec.seed, found + stored) != RESIDUE:
-            _damaged(spec, found)
+        if item is None:
+            return None
+        found, stored = item
         if len(found) > KEY_BYTES_MAX:
             return next(self.scan(table, key), None)
         return found, stored[:_CUT]
@@ -139,13 +140,17 @@ class LmdbReadTxn:
             limit = pointer_of(stop) + b"\0"  # the pointer itself is still in range
         try:
             cursor = self.raw.cursor(spec.root)
-            if not cursor.set_range(begin):
+            if _check_around(spec, seed, cursor, begin) is None:
                 return
+            cursor.set_range(begin)
             for key, stored in cursor.iternext():
                 if limit is not None and key >= limit:
                     return
                 if _extend(seed, key + stored) != RESIDUE:
                     _damaged(spec, key)
+                if key < begin:
+                    _out_of_order(spec, key)
+                begin = key + b"\0"
                 if len(key) <= KEY_BYTES_MAX:
                     yield key, stored[:_CUT]
                     continue
@@ -164,6 +169,8 @@ class LmdbReadTxn:
             floor = pointer_of(start)
         try:
             cursor = self.raw.cursor(spec.root)
+            if limit is not None:
+                _check_around(spec, seed, cursor, limit)
             if limit is None or not cursor.set_range(limit):
                 if not cursor.last():
                     return
@@ -174,6 +181,9 @@ class LmdbReadTxn:
                     return
                 if _extend(seed, key + stored) != RESIDUE:
                     _damaged(spec, key)
+                if limit is not None and key >= limit:
+                    _out_of_order(spec, key)
+                limit = key
                 if len(key) <= KEY_BYTES_MAX:
                     yield key, stored[:_CUT]
                     continue
@@ -255,10 +265,16 @@ class LmdbWriteTxn(LmdbReadTxn):
 
     def commit(self) -> None:
         try:
-            self.raw.commit()
+            self._commit_raw()
         except lmdb.Error as error:
             self._abort_and_fail("committing", error)
         self._end()
+
+    def _commit_raw(self) -> None:
+        path = next(iter(self._tables.values())).path
+        store_point("store.before_commit", path)
+        self.raw.commit()
+        disk_point("store.after_commit", path)  # Too late to say that nothing was kept.
 
     def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
         raise AssertionError("only a long transaction can be committed in the background")
@@ -300,13 +316,13 @@ class LmdbLongTxn(LmdbWriteTxn):
 
     def commit(self) -> None:
         try:
-            self._thread.submit(self.raw.commit).result()
+            self._thread.submit(self._commit_raw).result()
         except lmdb.Error as error:
             self._abort_and_fail("committing", error)
         self._end()
 
     def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
-        self._commit = self._thread.submit(self.raw.commit)
+        self._commit = self._thread.submit(self._commit_raw)
         self._commit.add_done_callback(lambda future: report(self._meaning(future.exception())))
 
     def _meaning(self, error: BaseException | None) -> BaseException | None:
@@ -333,18 +349,25 @@ class _Databases:
         self._spec = spec
 
     def get(self, tail: bool, key: bytes) -> bytes | None:
-        stored = self._raw.get(key, None, self._choose(tail)[0])
-        return None if stored is None else self._checked(tail, key, stored)
+        database, seed = self._choose(tail)
+        stored: bytes | None = self._raw.get(key, None, database)
+        if stored is None:
+            with self._raw.cursor(database) as cursor:
+                _check_miss(self._spec, seed, cursor, key)
+            return None
+        if _extend(seed, key + stored) != RESIDUE:
+            _damaged(self._spec, key)
+        return stored[:_CUT]
 
     def at_or_after(self, tail: bool, key: bytes) -> tuple[bytes, bytes] | None:
-        with self._raw.cursor(self._choose(tail)[0]) as cursor:
-            if not cursor.set_range(key):
-                return None
-            found, stored = cursor.item()
-            return found, self._checked(tail, found, stored)
+        item = self._around(tail, key)
+        return None if item is None else (item[0], item[1][:_CUT])
 
     def before(self, tail: bool, key: bytes | None) -> tuple[bytes, bytes] | None:
-        with self._raw.cursor(self._choose(tail)[0]) as cursor:
+        database, seed = self._choose(tail)
+        if key is not None:
+            self._around(tail, key)
+        with self._raw.cursor(database) as cursor:
             if key is not None and cursor.set_range(key):
                 inside = cursor.prev()
             else:
@@ -352,7 +375,9 @@ class _Databases:
             if not inside:
                 return None
             found, stored = cursor.item()
-            return found, self._checked(tail, found, stored)
+        if _extend(seed, found + stored) != RESIDUE:
+            _damaged(self._spec, found)
+        return found, stored[:_CUT]
 
     def put(self, tail: bool, key: bytes, value: bytes) -> None:
         database, seed = self._choose(tail)
@@ -365,10 +390,10 @@ class _Databases:
         spec = self._spec
         return (spec.tail, spec.tail_seed) if tail else (spec.root, spec.seed)
 
-    def _checked(self, tail: bool, key: bytes, stored: bytes) -> bytes:
-        if _extend(self._choose(tail)[1], key + stored) != RESIDUE:
-            _damaged(self._spec, key)
-        return stored[:_CUT]
+    def _around(self, tail: bool, key: bytes) -> tuple[bytes, bytes] | None:
+        database, seed = self._choose(tail)
+        with self._raw.cursor(database) as cursor:
+            return _check_around(self._spec, seed, cursor, key)
 
 
 def _check_long(spec: LmdbTable, key: bytes) -> None:
@@ -381,10 +406,54 @@ def _check_long(spec: LmdbTable, key: bytes) -> None:
         )
 
 
+def _check_around(
+    spec: LmdbTable, seed: int, cursor: Any, key: bytes
+) -> tuple[bytes, bytes] | None:
+    """The first record at or after `key`, as stored, if it and the one before are sound.
+
+    The one before is looked at because a record's checksum says nothing of records that are not
+    found. Where a key is damaged, in a leaf or in a page above, a search goes astray; it then
+    ends beside the damaged record, or at two that are not on either side of `key`.
+    """
+    item: tuple[bytes, bytes] | None = None
+    if cursor.set_range(key):
+        item = cursor.item()
+        found, stored = item
+        if _extend(seed, found + stored) != RESIDUE:
+            _damaged(spec, found)
+        if found < key:
+            _out_of_order(spec, found)
+        is_first = not cursor.prev()
+    else:
+        is_first = not cursor.last()
+    if not is_first:
+        found, stored = cursor.item()
+        if _extend(seed, found + stored) != RESIDUE:
+            _damaged(spec, found)
+        if found >= key:
+            _out_of_order(spec, found)
+    return item
+
+
+def _check_miss(spec: LmdbTable, seed: int, cursor: Any, key: bytes) -> None:
+    """Before it is said that a key does not exist: a second search, which looks around."""
+    item = _check_around(spec, seed, cursor, key)
+    if item is not None and item[0] == key:
+        _out_of_order(spec, key)
+
+
 def _damaged(spec: LmdbTable, key: bytes) -> NoReturn:
+    raise StoreCorrupt(spec.path, _place(spec, key), "the record does not match its checksum")
+
+
+def _out_of_order(spec: LmdbTable, key: bytes) -> NoReturn:
+    """A sound record where it cannot be: the pages above it are damaged.
+
+    Without this check a reader would go in circles, or pass over records.
+    """
+    raise StoreCorrupt(spec.path, _place(spec, key), "the record stands where it does not belong")
+
+
+def _place(spec: LmdbTable, key: bytes) -> str:
     start = key[:64].hex()
-    raise StoreCorrupt(
-        spec.path,
-        f"table {spec.name}, key {start}{'…' if len(key) > 64 else ''} (hex)",
-        "the record does not match its checksum",
-    )
+    return f"table {spec.name}, key {start}{'…' if len(key) > 64 else ''} (hex)"

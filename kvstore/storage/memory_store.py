@@ -15,13 +15,8 @@ from typing import Final
 
 import msgpack
 
-from kvstore.storage.errors import (
-    CopyStopped,
-    StorageError,
-    StoreCorrupt,
-    StoreFailed,
-    StoreFull,
-)
+from kvstore.storage.errors import CopyStopped, StorageError, StoreCorrupt, StoreFailed, StoreFull
+from kvstore.storage.fault_points import disk_point, store_point
 from kvstore.storage.limits import KEY_BYTES_MAX
 from kvstore.storage.store import EngineInfo, ReadTxn, TableSpec
 
@@ -172,8 +167,10 @@ class MemoryWriteTxn(MemoryReadTxn):
 
     def commit(self) -> None:
         assert self._open, "the transaction has ended"
+        store_point("store.before_commit", "<memory>")
         self._open = False
         self._store.commit(self._tables)
+        disk_point("store.after_commit", "<memory>")
 
     def commit_in_background(self, report: Callable[[BaseException | None], None]) -> None:
         try:
@@ -267,6 +264,8 @@ class MemoryStore:
 
     def sync(self) -> None:
         self._check_open()
+        store_point("store.before_final_sync", "<memory>")
+        store_point("store.after_final_sync", "<memory>")
 
     def copy_into(
         self,
@@ -284,10 +283,12 @@ class MemoryStore:
             _write_piece(name, records, write, stop)
 
     def copy_to(self, path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
+        store_point("store.before_copy", path)
         txn = self.read()
         try:
             with path.open("xb") as file:
                 self.copy_into(txn, file.write, stop=stop)
+            store_point("store.after_copy", path)
         except CopyStopped:
             path.unlink(missing_ok=True)
             raise CopyStopped(path) from None
@@ -361,6 +362,7 @@ def _write_piece(
 ) -> None:
     if stop():
         raise CopyStopped("<image>")
+    store_point("store.copy_piece", "<memory>")
     if records:
         write(msgpack.packb([table, records]))
         records.clear()

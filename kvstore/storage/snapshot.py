@@ -25,6 +25,7 @@ import msgpack
 
 from kvstore.storage.disk import Disk, File, make_directory
 from kvstore.storage.errors import SnapshotCorrupt
+from kvstore.storage.fault_points import disk_point
 from kvstore.storage.limits import (
     SNAPSHOT_CHUNK_BYTES,
     SNAPSHOT_CHUNK_BYTES_MAX,
@@ -127,6 +128,7 @@ class _Pending:
         self._file: File | None = disk.create(self._unfinished)
         self._position = 0
         self._synced = 0
+        disk_point("snapshot.begun", self._unfinished)
 
     def __enter__(self) -> _Pending:
         return self
@@ -141,6 +143,7 @@ class _Pending:
         assert self._file is not None, "the snapshot is finished"
         self._file.write_at(self._position, data)
         self._position += len(data)
+        disk_point("snapshot.piece", self._unfinished)
         if self._position - self._synced >= SNAPSHOT_SYNC_BYTES:
             # In small portions, so that the log's own sync never waits behind a gigabyte.
             self._file.datasync()
@@ -149,7 +152,9 @@ class _Pending:
     def _publish(self) -> SnapshotHeader:
         """Makes it durable, reads it back, and only then gives it its name, durably."""
         assert self._file is not None, "the snapshot is finished"
+        disk_point("snapshot.before_sync", self._unfinished)
         self._file.datasync()
+        disk_point("snapshot.after_sync", self._unfinished)
         self._file.close()
         self._file = None
         try:
@@ -158,8 +163,11 @@ class _Pending:
         except SnapshotCorrupt:
             self._disk.unlink(self._unfinished)
             raise
+        disk_point("snapshot.read_back", self._unfinished)
         self._disk.rename(self._unfinished, self._path)
+        disk_point("snapshot.after_rename", self._path)
         self._disk.sync_dir(self._path.parent)
+        disk_point("snapshot.after_dir_sync", self._path)
         return header
 
 
@@ -292,6 +300,7 @@ def extract_to(disk: Disk, path: Path, target: Path) -> SnapshotHeader:
 
     Raises SnapshotCorrupt, and removes the target, if anything in the snapshot is wrong.
     """
+    disk_point("rebuild.before", target)
     disk.unlink(target)
     file = disk.create(target)
     try:
@@ -301,10 +310,12 @@ def extract_to(disk: Disk, path: Path, target: Path) -> SnapshotHeader:
         for piece in frames:
             file.write_at(position, piece)
             position += len(piece)
+            disk_point("rebuild.piece", target)
             if position - synced >= SNAPSHOT_SYNC_BYTES:
                 file.datasync()
                 synced = position
         file.datasync()
+        disk_point("rebuild.after", target)
     except SnapshotCorrupt:
         disk.unlink(target)
         raise
@@ -338,6 +349,7 @@ def prune(disk: Disk, directory: Path, keep: int) -> list[Path]:
     superfluous = snapshots(disk, directory)[keep:]
     for path in superfluous:
         disk.unlink(path)
+        disk_point("snapshot.pruned", path)
     if superfluous:
         disk.sync_dir(directory)
     return superfluous
@@ -385,7 +397,7 @@ def _read_frames(file: File, path: Path) -> Iterator[bytes]:
             image_bytes += length
             pieces += 1
         yield payload
-    if msgpack.unpackb(payload) != [image_bytes, pieces] or file.size() != position:
+    if payload != msgpack.packb([image_bytes, pieces]) or file.size() != position:
         raise SnapshotCorrupt(path, position, "the trailer does not fit what stands before it")
 
 
@@ -401,9 +413,13 @@ def _header(path: Path, payload: bytes) -> SnapshotHeader:
         version, *fields = msgpack.unpackb(payload, use_list=False)
         if version != _FORMAT:
             raise ValueError(f"format {version}, this program reads {_FORMAT}")
-        index, term, (voters, learners), cluster_id, engine = fields
-        return SnapshotHeader(
-            index, term, ConfState(voters, learners), cluster_id, EngineInfo(*engine)
-        )
+        index, term, (voters, learners), cluster_id, (name, engine_version, page_bytes) = fields
+        numbers = (index, term, cluster_id, page_bytes, *voters, *learners)
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError("a field that is not a number from 0 up")
+        if type(name) is not str or type(engine_version) is not str:
+            raise ValueError("the engine's name or version is no text")
+        engine = EngineInfo(name, engine_version, page_bytes)
+        return SnapshotHeader(index, term, ConfState(voters, learners), cluster_id, engine)
     except (ValueError, TypeError) as error:
         raise SnapshotCorrupt(path, len(_MAGIC), f"the header cannot be read: {error}") from None

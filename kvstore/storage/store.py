@@ -1,7 +1,7 @@
 """The ordered store that the state machine is written against.
 
 Two implementations: `lmdb_store.LmdbStore` for servers, `memory_store.MemoryStore` for the
-simulator. One conformance suite (tests/unit/storage/test_store_conformance.py) holds both to
+simulator. One conformance suite (tests/unit/storage/test_store_conformance*.py) holds both to
 the behaviour written here.
 
 Rules: keys are 1 to 400 bytes, or in tables declared `long_keys` of any length from 1 on;

@@ -21,6 +21,7 @@ import msgpack
 
 from kvstore.storage.disk import Disk, make_directory
 from kvstore.storage.errors import DiskFailed, WalExists
+from kvstore.storage.fault_points import disk_point
 from kvstore.storage.limits import SEGMENT_BYTES
 from kvstore.storage.size_marks import SizeMarks
 from kvstore.storage.wal_format import (
@@ -244,9 +245,13 @@ class Wal:
         self._check_usable()
         assert self._written_crc == self._chain, "a batch is still to be written"
         assert hard_state.commit >= index, (hard_state, index)
+        directory = self._writer.directory
         with self._all_or_refuse():
+            disk_point("wal.before_reset", directory)
             self._writer.begin(self._header(0, (index, term), hard_state, restart=True))
+            disk_point("wal.reset_begun", directory)
             self._writer.remove_all_older()
+            disk_point("wal.after_reset", directory)
         self._chain = self._written_crc = 0
         self._last = (index, term)
         self._hard_state = hard_state

@@ -24,13 +24,13 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import google_crc32c
 import msgpack
 
 from kvstore.storage.errors import WalCorrupt
-from kvstore.storage.limits import RECORD_BYTES_MAX, SECTOR_BYTES
+from kvstore.storage.limits import RECORD_BYTES_MAX, SECTOR_BYTES, SEGMENT_BYTES
 from raft.types import HardState
 
 __all__ = (
@@ -65,6 +65,8 @@ HEAD: Final = struct.Struct(">4sIIQQII")
 RECORD: Final = struct.Struct(">IBQQ")
 RECORD_OVERHEAD_BYTES: Final = RECORD.size + 4
 ZERO_SECTOR: Final = bytes(SECTOR_BYTES)
+_SEGMENT_BYTES_MAX: Final = RECORD_BYTES_MAX + SEGMENT_BYTES
+"""No segment is made larger: one batch, however long, and what any segment has."""
 
 _NAME: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.wal")
 _extend = google_crc32c.extend
@@ -146,16 +148,30 @@ def decode_header(path: Path, sector: bytes) -> tuple[SegmentHeader, int]:
     body = sector[_HEADER.size : end]
     if google_crc32c.value(sector[:12] + body) != crc or sector[end:].strip(b"\0"):
         raise WalCorrupt(path, 0, "the segment header does not match its checksum")
-    fields = msgpack.unpackb(body)
-    if fields[0] != FORMAT:
-        raise WalCorrupt(
-            path,
-            0,
-            f"the segment has format {fields[0]}, this program reads format {FORMAT}",
-            "Start the version of the program that wrote it.",
-        )
-    fields[8] = HardState(*fields[8])
-    return SegmentHeader(*fields[1:]), crc
+    try:
+        version, *fields = msgpack.unpackb(body)
+        if version == FORMAT:
+            return _header_of(fields), crc
+    except (ValueError, TypeError) as error:
+        raise WalCorrupt(path, 0, f"the segment header cannot be read: {error}") from None
+    shown = version if type(version) is int else "?"
+    raise WalCorrupt(
+        path,
+        0,
+        f"the segment has format {shown}, this program reads format {FORMAT}",
+        "Start the version of the program that wrote it.",
+    )
+
+
+def _header_of(fields: list[Any]) -> SegmentHeader:
+    """The header of unpacked fields; ValueError or TypeError for any that nobody writes."""
+    *numbers, hard_state, restart = fields
+    header = SegmentHeader._make((*numbers, HardState(*hard_state), restart))
+    if any(type(each) is not int or each < 0 for each in (*numbers, *header.hard_state)):
+        raise ValueError("a field that is not a number from 0 up")
+    if type(restart) is not bool or not HEADER_BYTES <= header.size_bytes <= _SEGMENT_BYTES_MAX:
+        raise ValueError(f"a segment of {header.size_bytes} bytes, or no flag where one belongs")
+    return header
 
 
 def build_record(chain: int, kind: int, first: int, last: int, payload: bytes) -> tuple[bytes, int]:

@@ -64,9 +64,12 @@ class Replay:
     def state(self, payload: bytes) -> str | None:
         """Takes a record of the hard state; what is wrong with it, if anything."""
         try:
-            self.hard_state = HardState(*msgpack.unpackb(payload))
+            state = HardState(*msgpack.unpackb(payload))
         except (ValueError, TypeError) as error:
             return f"a record of the hard state cannot be read: {error}"
+        if any(type(number) is not int for number in state):
+            return "a record of the hard state holds something else than numbers"
+        self.hard_state = state
         self.record_bytes += len(payload) + RECORD_OVERHEAD_BYTES
         return None
 

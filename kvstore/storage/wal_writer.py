@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kvstore.storage.disk import Disk, File
+from kvstore.storage.fault_points import disk_point
 from kvstore.storage.limits import SECTOR_BYTES
 from kvstore.storage.wal_format import (
     HEAD,
@@ -68,13 +69,17 @@ class SegmentWriter:
         self.sync()
         path = self.directory / segment_name(header.sequence, header.first_index)
         unfinished = path.with_name(path.name + ".tmp")
+        disk_point("wal.before_segment", path)
         self._disk.unlink(unfinished)
         sector = encode_header(header)
         file = self._disk.create(unfinished, header.size_bytes)
         file.write_at(0, sector)
         file.datasync()
+        disk_point("wal.segment_written", unfinished)
         self._disk.rename(unfinished, path)
+        disk_point("wal.segment_named", path)
         self._disk.sync_dir(self.directory)
+        disk_point("wal.after_segment", path)
         if self._file is not None:
             self._file.close()
         file.path = path
@@ -95,15 +100,19 @@ class SegmentWriter:
         data = build_batch(
             records, crc=crc, seed=self._seed, position=self._position, synced=self._synced
         )
+        disk_point("wal.before_write", self._file.path)
         self._file.write_at(self._position, data)
         self._marked = self._synced
         self._position += len(data)
+        disk_point("wal.after_write", self._file.path)
 
     def sync(self) -> None:
         """Makes everything written so far durable."""
         if self._synced < self._position and self._file is not None:
+            disk_point("wal.before_sync", self._file.path)
             self._file.datasync()
             self._synced = self._position
+            disk_point("wal.after_sync", self._file.path)
 
     def erase(self, offset: int, size_bytes: int) -> None:
         """Overwrites the unfinished end of the segment with zeros, durably.
@@ -115,6 +124,7 @@ class SegmentWriter:
         assert offset % SECTOR_BYTES == 0
         self._file.write_at(offset, bytes(min(padded(size_bytes), self._file.size() - offset)))
         self._file.datasync()
+        disk_point("wal.tail_erased", self._file.path)
 
     def refill(self) -> None:
         """Gives a file that was found short its size again, zeros at the end, durably.
@@ -125,14 +135,18 @@ class SegmentWriter:
         for at in range(self._file.size(), self._size, len(_ZERO_PIECE)):
             self._file.write_at(at, _ZERO_PIECE[: self._size - at])
         self._file.datasync()
+        disk_point("wal.refilled", self._file.path)
 
     def remove_older(self, index: int) -> None:
         """Removes segments, oldest first, that hold no entry behind `index`."""
+        disk_point("wal.before_release", self.directory)
         while len(self._segments) > 1 and self._segments[1].first_index - 1 <= index:
             self._disk.unlink(self._segments[0].path)
+            disk_point("wal.segment_removed", self._segments[0].path)
             # One by one, so that no crash leaves a hole between those that remain.
             self._disk.sync_dir(self.directory)
             del self._segments[0]
+        disk_point("wal.after_release", self.directory)
 
     def remove_all_older(self) -> None:
         """Removes every segment but the newest, which must be one that restarts the log."""
@@ -150,6 +164,7 @@ class SegmentWriter:
             self.append(b"", crc)
             self.sync()
         self.abandon()
+        disk_point("wal.closed", self.directory)
 
     def abandon(self) -> None:
         """Closes the file as it is."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.linear.history import (
     KV,
@@ -130,6 +130,17 @@ def apply(store: Store, request: Request) -> tuple[Store, Response | Refusal]:
     return _APPLY[type(request)](store, request)
 
 
+def log_of(store: Store) -> list[tuple[int, tuple[Event, ...]]]:
+    """Every revision that changed something, with its events."""
+    log: list[tuple[int, tuple[Event, ...]]] = []
+    commit = store.head
+    while commit.parent is not None:
+        if commit.changes:
+            log.append((commit.revision, commit.events()))
+        commit = commit.parent
+    return log[::-1]
+
+
 def agrees(expected: Response, given: Response) -> bool:
     """Whether two answers are the same, but that a part need not tell its revision."""
     if expected == given:
@@ -161,7 +172,7 @@ def read(keys: Mapping[bytes, KV], request: Range, revision: int) -> Response:
     """What a read of this content answers, with `revision` in the header."""
     if request.end is None:
         kv = keys.get(request.key)
-        found = () if kv is None else (kv,)
+        found: tuple[KV, ...] = () if kv is None else (kv,)
     else:
         names = sorted(name for name in keys if covers(request.key, request.end, name))
         found = tuple(keys[name] for name in names)
@@ -252,7 +263,7 @@ def _delete(store: Store, request: Delete) -> tuple[Store, Response | Refusal]:
 
 # --------------------------------------------------------------------------------- transactions
 
-_RELATIONS: dict[str, Callable[[object, object], bool]] = {
+_RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -353,7 +364,7 @@ def _lease_revoke(store: Store, request: LeaseRevoke) -> tuple[Store, Response |
     return after, Response(after.revision)
 
 
-_APPLY: dict[type, Callable[[Store, object], tuple[Store, Response | Refusal]]] = {
+_APPLY: dict[type, Callable[[Store, Any], tuple[Store, Response | Refusal]]] = {
     Range: _range,
     Put: _put,
     Delete: _delete,
@@ -361,4 +372,4 @@ _APPLY: dict[type, Callable[[Store, object], tuple[Store, Response | Refusal]]] 
     Compact: _compact,
     LeaseGrant: _lease_grant,
     LeaseRevoke: _lease_revoke,
-}  # type: ignore[dict-item]
+}

@@ -34,6 +34,15 @@ class Item(NamedTuple):
     op: Operation
 
 
+class _Deepest(NamedTuple):
+    """How far the search came: the last operations placed, and the one that had no place."""
+
+    placed: int
+    required: int
+    last: tuple[int, ...]
+    stuck: int
+
+
 def item(op: Operation) -> Item:
     return Item(op.call, op.ret, op)
 
@@ -70,7 +79,7 @@ def check(model: Model[Any], history: Sequence[Operation], states_max: int = STA
 class _Placed(NamedTuple):
     """A choice made, with what is needed to take it back."""
 
-    index: int
+    item: int
     state: Any
     low: int
     done: int
@@ -98,8 +107,7 @@ class _Search:
         self.previous = [0] * (2 * len(self.items) + 1)
         self._link()
         self.placed: list[_Placed] = []
-        self.deepest: list[int] = []
-        self.blocked: int | None = None
+        self.deepest: _Deepest | None = None
 
     def _link(self) -> None:
         times: list[tuple[float, int, int]] = []
@@ -140,7 +148,7 @@ class _Search:
                 node = self.next[node]
                 continue
             # A return, or the list's end: something before this had to be placed, and could not.
-            self._remember((node >> 1) - 1)
+            self._remember(node, self.must - left)
             if not self.placed:
                 return self._explain()
             index, state, low, done, maybe = self.placed.pop()
@@ -177,25 +185,24 @@ class _Search:
 
     # ------------------------------------------------------------------------------ the report
 
-    def _remember(self, blocked: int) -> None:
-        if self.blocked is None or len(self.placed) > len(self.deepest):
-            self.deepest = [one.index for one in self.placed]
-            # At the list's end nothing returns; what is left then has no return time.
-            self.blocked = blocked if blocked >= 0 else None
+    def _remember(self, node: int, required: int) -> None:
+        placed = len(self.placed)
+        if self.deepest is not None and placed <= self.deepest.placed:
+            return
+        # At the list's end nothing returns; what is left to place then is still in the list.
+        while node == 0 or (node & 1 and node >> 1 >= self.must):
+            node = self.next[node]
+        stuck = (node - 1) >> 1
+        last = tuple(one.item for one in self.placed[-CONTEXT:])
+        self.deepest = _Deepest(placed, required, last, stuck)
 
     def _explain(self) -> Finding:
-        shown = [self.items[index].op for index in self.deepest[-CONTEXT:]]
-        count = sum(index < self.must for index in self.deepest)
-        if self.blocked is None:
-            placed = set(self.deepest)
-            stuck = next(i for i in range(self.must) if i not in placed)
-        else:
-            stuck = self.blocked
+        assert self.deepest is not None
+        shown = [self.items[index].op for index in (*self.deepest.last, self.deepest.stuck)]
         return illegal(
-            f"no order explains these answers: the longest one places {count} of "
+            f"no order explains these answers: the longest one places {self.deepest.required} of "
             f"{self.must} operations, and the last one shown has no place after the others",
             *shown,
-            self.items[stuck].op,
         )
 
     def _undecided(self, states: int) -> Finding:

@@ -15,6 +15,7 @@ import pytest
 from kvstore import errors
 from kvstore.errors import EtcdError
 from kvstore.pb import rpc_pb2
+from tests.support.battlefield import mounted
 from tests.support.rpc import Rpc
 from tests.support.servers import KVSTORE, Server, make_cluster
 from tests.support.traffic import disarm_all
@@ -29,17 +30,10 @@ KEEP_FREE_MIB = 256
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own; only root may make one."""
     directory = tmp_path / "disk"
     directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(directory)]
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("test_disk_full needs root, to mount a tmpfs")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"test_disk_full cannot mount a tmpfs here: {done.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
+    with mounted(directory, mib=DISK_MIB):
+        yield directory
 
 
 def take(directory: Path, leave_bytes: int) -> Path:

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import google_crc32c
 import grpc
-import msgpack
 import pytest
 
 from kvstore.pb import rpc_pb2
+from tests.support.power import another_boot, scramble_store, store_path
 from tests.support.rpc import Rpc
 from tests.support.servers import KVSTORE, Server, make_cluster
 from tests.support.traffic import Writers
@@ -68,28 +67,12 @@ def test_a_lonely_member_killed_again_and_again(tmp_path: Path) -> None:
         assert_clean(server)
 
 
-def another_boot(server: Server) -> None:
-    """As if the machine had restarted since: the mark names a boot that is not this one."""
-    mark = server.data_dir / "member" / "db" / "store.mark"
-    state, boot = msgpack.unpackb(mark.read_bytes()[4:])
-    assert (state, bool(boot)) == ("in use", True)
-    body = msgpack.packb([state, "00000000-0000-0000-0000-000000000000"])
-    mark.write_bytes(google_crc32c.value(body).to_bytes(4, "big") + body)
-
-
 def store(server: Server) -> Path:
-    return server.data_dir / "member" / "db" / "store.mdb"
+    return store_path(server.data_dir)
 
 
 def scramble(server: Server) -> None:
-    """Pages of different ages: what a power loss may leave of a file that was not synced."""
-    chance = random.Random(5)
-    data = bytearray(store(server).read_bytes())
-    pages = range(0, len(data) - 4096, 4096)
-    for at in chance.sample(pages, max(1, len(pages) // 3)):
-        other = chance.choice(pages)
-        data[at : at + 4096] = data[other : other + 4096]
-    store(server).write_bytes(data)
+    scramble_store(server.data_dir)
 
 
 def truncate(server: Server) -> None:
@@ -128,7 +111,7 @@ def test_power_loss_rebuilds_the_store(tmp_path: Path, damage: Callable[[Server]
             before = rpc.hash_kv()
         server.kill()
         if damage is not delete_all:
-            another_boot(server)
+            another_boot(server.data_dir)
         damage(server)
         server.start()
         with Rpc(server.endpoint) as rpc:
@@ -161,7 +144,7 @@ def test_power_loss_after_snapshots_and_compaction(tmp_path: Path) -> None:
                 rpc.put(f"s{number}", "small")
             before = rpc.hash_kv()
         server.kill()
-        another_boot(server)
+        another_boot(server.data_dir)
         scramble(server)
         server.start()
         with Rpc(server.endpoint) as rpc:

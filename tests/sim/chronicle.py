@@ -39,16 +39,16 @@ class Chronicle:
         """Changes that somebody has applied, in order, whole revisions."""
         by_revision: dict[int, list[tuple[int, bytes, bytes]]] = {}
         for change in changes:
-            by_revision.setdefault(change.revision, []).append(
-                (change.kind, change.key, change.kv)
-            )
+            by_revision.setdefault(change.revision, []).append((change.kind, change.key, change.kv))
         for revision, raw in by_revision.items():
             known = self._raw.get(revision)
             if known is None:
                 self._append(revision, raw)
             elif known != raw:
                 self._world.violate(
-                    Violated("I28", f"{who} made another revision {revision}: {raw} and not {known}")
+                    Violated(
+                        "I28", f"{who} made another revision {revision}: {raw} and not {known}"
+                    )
                 )
 
     def catch_up(self, who: str, machine: Any) -> None:

@@ -185,7 +185,9 @@ class Clients:
         yield Sleep(chance.below(2 * SECOND))
         while not self.stopped:
             quiet = chance.chance(params.quiet_percent, 100)
-            yield Sleep(chance.below(2 * (params.quiet_think_ns if quiet else params.busy_think_ns)))
+            yield Sleep(
+                chance.below(2 * (params.quiet_think_ns if quiet else params.busy_think_ns))
+            )
             if chance.chance(1, 8) or not process.serving:
                 process = self.some_process(chance)
             operation = yield from self.request(client, process, self._draw(client, chance, seen))
@@ -263,7 +265,10 @@ class Clients:
         """Several writes at once, perhaps one inside another."""
         first, second = self._two_keys(chance)
         compares = (Compare(first, "create", chance.pick((">", "=")), 0),)
-        writes: tuple[Any, ...] = (self._put(client, first, chance), self._put(client, second, chance))
+        writes: tuple[Any, ...] = (
+            self._put(client, first, chance),
+            self._put(client, second, chance),
+        )
         if chance.chance(1, 3):
             writes = (Range(second), self._put(client, first, chance), Delete(second))
         if chance.chance(1, 4):

@@ -74,7 +74,9 @@ class Endgame:
             )
         served: list[int] = []
         run_script(world, self._door, self._serve(served))
-        if not self._wait(lambda: len(served) == 2 * _SERVED, _EQUAL_ELECTIONS * election_ns + SECOND):
+        if not self._wait(
+            lambda: len(served) == 2 * _SERVED, _EQUAL_ELECTIONS * election_ns + SECOND
+        ):
             return self._failed(f"{len(served)} of {2 * _SERVED} requests served: {self._state()}")
         self._clients.stop()
         if not self._wait(self._core_is_equal, _EQUAL_ELECTIONS * election_ns + 10 * SECOND):

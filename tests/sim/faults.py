@@ -121,7 +121,7 @@ class Faults:
             process.disk.disarm()
             process.disk.capacity_bytes = None
             process.disk.slowness_percent = 100
-            process.disk.on_operation = process.disk.after_operation = None
+            process.spare()
             process.resume()
             process.set_clock_rate(100)
         now_ns = self._world.now_ns

@@ -101,8 +101,9 @@ class SimWorker:
             error = raised
         if process.incarnation != self._incarnation or not process.alive:
             return
-        took_ns = process.disk_ns(disk.spent_ns - before_ns, self._chance)
-        took_ns += self._chance.between(*_HANDOVER_NS)
+        took_ns = self._chance.between(*_HANDOVER_NS)
+        if error is None:
+            took_ns += process.disk_ns(disk.spent_ns - before_ns, self._chance)
         process.later(took_ns, self._report, report, value, error)
 
     def _report(self, report: Report, value: Any, error: BaseException | None) -> None:

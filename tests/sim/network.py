@@ -22,7 +22,7 @@ from kvstore.errors import Code, EtcdError
 from kvstore.machine import Member
 from kvstore.node.peer_limits import PING_TIMEOUT_S, QUERY_TIMEOUT_S, RECONNECT_MAX_S
 from kvstore.node.transport import Cluster, LocalMember
-from kvstore.node.wire import read_cluster, unpack, cluster_frame
+from kvstore.node.wire import FrameReader, cluster_frame, read_cluster, unpack
 from raft.messages import InstallSnapshot, Message, from_wire, to_wire
 from tests.sim.prng import Prng
 from tests.sim.streams import Transfers
@@ -201,7 +201,8 @@ class _ProcessNetwork:
         network.carry(process.name, name, asked)
         async with asyncio.timeout(QUERY_TIMEOUT_S):
             packed = await answer
-        return read_cluster(unpack(packed[4:])[1])
+        (frame,) = FrameReader(len(packed)).feed(packed)
+        return read_cluster(unpack(frame)[1])
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
@@ -320,7 +321,9 @@ class SimTransport:
         if sender.local.cluster_id != self.local.cluster_id or target_id != self.member_id:
             return True
         sender_id = sender.member_id
-        return sender_id == self.member_id or sender_id in self._left or self.local.removed(sender_id)
+        return (
+            sender_id == self.member_id or sender_id in self._left or self.local.removed(sender_id)
+        )
 
     def connected_by(self, sender: SimTransport) -> None:
         """A peer has shaken hands: it can be dialled back."""
@@ -337,7 +340,9 @@ class SimTransport:
         if stranger is not None:
             stranger.close()
 
-    async def answer(self, link: Link, serial: int, number: int, method: str, payload: bytes) -> None:
+    async def answer(
+        self, link: Link, serial: int, number: int, method: str, payload: bytes
+    ) -> None:
         """Answers a peer's question."""
         handler = self.local.answers.get(method)
         value, failure = b"", None
@@ -465,7 +470,9 @@ class Link:
             return
         self._let_go(ConnectionError(why))
         if peer.process.alive:
-            peer.process.later(self._network.delay_ns(), peer.disconnected_by, self.transport.member_id)
+            peer.process.later(
+                self._network.delay_ns(), peer.disconnected_by, self.transport.member_id
+            )
         self._process.loop.call_soon(self.transport.local.on_unreachable, self.peer_id)
         self._dial_in(self._network.chance.between(_RECONNECT_MIN_NS // 2, _RECONNECT_MIN_NS))
 
@@ -474,7 +481,9 @@ class Link:
         peer, self._closed = self._peer, True
         self._let_go(ConnectionError("closed"))
         if peer is not None and peer.process.alive:
-            peer.process.later(self._network.delay_ns(), peer.disconnected_by, self.transport.member_id)
+            peer.process.later(
+                self._network.delay_ns(), peer.disconnected_by, self.transport.member_id
+            )
 
     def _let_go(self, error: OSError) -> None:
         self._peer = None
@@ -581,9 +590,7 @@ class Link:
         if self._network.listening.get(peer.process.name) is not peer:
             return
         loop = peer.process.loop
-        loop.call_soon(
-            lambda: loop.create_task(peer.answer(self, serial, number, method, payload))
-        )
+        loop.call_soon(lambda: loop.create_task(peer.answer(self, serial, number, method, payload)))
 
     def answered(self, serial: int, number: int, value: bytes, error: EtcdError | None) -> None:
         """An answer has come; one that nobody waits for any more is dropped."""

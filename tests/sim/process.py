@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ("Process",)
 
 _NEVER: Final = sys.maxsize
+_STOPPED_NS: Final = 60 * SECOND
+"""A process that is not paused has stopped after so long, whatever its disk and peers do."""
 _DAMAGE: Final = ("flipped", "zeroed", "stale", "misdirected", "EIO", "out of space", "cut short")
 """Words in the names of those disk faults that a member may stop for."""
 
@@ -178,7 +180,9 @@ class Process:
         reason = await node.wait_stopped()
         self.serving = False
         if reason.kind is not StopKind.ASKED:
-            await node.stop()
+            await self._stop(node)
+        if not self.alive:
+            return
         self._ended_by_itself(reason.kind, reason.message)
 
     def wire_up(self) -> None:
@@ -223,7 +227,21 @@ class Process:
             self.world.log(f"{self.name} asked to stop")
             self.serving = False
             node = self.node
-            self.loop.call_soon(lambda: self.loop.create_task(node.stop()))
+            self.loop.call_soon(lambda: self.loop.create_task(self._stop(node)))
+            self.later(_STOPPED_NS, self._still_there)
+
+    async def _stop(self, node: Node) -> None:
+        """A stop that fails ends the process all the same, with another exit code."""
+        try:
+            await node.stop()
+        except StorageError as error:
+            self._ended_by_itself(StopKind.DISK, str(error))
+        except Exception as error:
+            self._failed("stopping", error)
+
+    def _still_there(self) -> None:
+        """It was asked to stop long ago."""
+        self.world.violate(Violated("K5", f"{self.name} has not stopped for a minute"))
 
     def kill(self) -> None:
         """SIGKILL: the page cache stays."""
@@ -268,6 +286,11 @@ class Process:
     def crash_at_start(self, operations: int, *, after: bool, policy: CrashPolicy | None) -> None:
         """The same for the next process, counted from its first disk operation."""
         self._crash_at_start = (operations, after, policy)
+
+    def spare(self) -> None:
+        """No crash is planned for this machine any more."""
+        self.disk.on_operation = self.disk.after_operation = None
+        self._crash_at_start = None
 
     def _die(self, why: str) -> None:
         self._end_process()
@@ -333,7 +356,9 @@ class Process:
         return any(word in kind for kind in self.disk.fired for word in _DAMAGE)
 
     def _unexplained(self, what: str) -> None:
-        self.world.violate(Violated("K1", f"{self.name} ended without a fault that explains it: {what}"))
+        self.world.violate(
+            Violated("K1", f"{self.name} ended without a fault that explains it: {what}")
+        )
 
     def _failed(self, what: str, error: BaseException | None) -> None:
         """Something raised on the loop and nobody caught it."""

@@ -228,7 +228,8 @@ class _Dialer:
             raise ConnectionRefusedError("the other side takes no snapshot now")
         connection.connection_made(end)  # type: ignore[arg-type]
         connection.trust(FRAME_BYTES_MAX)
-        connection.welcome.set_result((self._sender.local.cluster_id, target))
+        if not connection.welcome.done():  # It may be over already.
+            connection.welcome.set_result((self._sender.local.cluster_id, target))
 
     def _knock(self, target_id: int, connection: Outgoing) -> None:
         listener = self.network.listening.get(self._target)

@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from kvstore.storage.errors import StorageError
 from tests.sim.chronicle import Chronicle
+from tests.sim.disk import ProcessDied
 from tests.sim.observer import Invariant, Violated
 from tests.sim.prng import Prng
 
@@ -155,6 +157,8 @@ class World:
             except Violated as violated:
                 self.violate(violated)
                 return
+            except (StorageError, ProcessDied):
+                continue  # What it looked at is damaged, or gone: there is nothing to be seen.
 
     def violate(self, violated: Violated) -> None:
         """A promise was broken; the first one counts."""

@@ -52,6 +52,10 @@ class Server:
     cluster: str
     state: str = "new"
     extra: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the environment, beside ours; read at each start."""
+    advertised_peer_port: int | None = None
+    """Where the others reach it, if not at its peer port: something stands in front."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -61,6 +65,11 @@ class Server:
     @property
     def http(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def peer_url(self) -> str:
+        """What it advertises to the other members."""
+        return f"http://127.0.0.1:{self.advertised_peer_port or self.peer_port}"
 
     @property
     def data_dir(self) -> Path:
@@ -87,12 +96,12 @@ class Server:
             f"--listen-client-urls=http://127.0.0.1:{self.client_port}",
             f"--advertise-client-urls=http://127.0.0.1:{self.client_port}",
             f"--listen-peer-urls=http://127.0.0.1:{self.peer_port}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{self.peer_port}",
+            f"--initial-advertise-peer-urls={self.peer_url}",
             f"--initial-cluster={self.cluster}",
             f"--initial-cluster-state={self.state}",
             f"--listen-metrics-urls=http://127.0.0.1:{self.http_port}",
         ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.variables}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.argv, *flags, *self.extra],

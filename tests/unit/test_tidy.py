@@ -13,12 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # What a package may import of ours. "Down only": nothing here names a layer above its own.
-BOTTOM = {"kvstore", "kvstore.errors", "kvstore.pb", "kvstore.metrics"}
+BOTTOM = {"kvstore", "kvstore.errors", "kvstore.pb", "kvstore.metrics", "kvstore.faults"}
 LAYERS: dict[str, set[str]] = {
     "raft": set(),
     "kvstore.errors": set(),
     "kvstore.pb": set(),
     "kvstore.metrics": set(),
+    "kvstore.faults": set(),
     "kvstore.storage": {"raft"},
     "kvstore.machine": {"raft", "kvstore.storage"},
     "kvstore.watch": {"kvstore.machine"},

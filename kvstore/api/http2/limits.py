@@ -29,6 +29,8 @@ __all__ = (
     "STREAMS_PER_CONNECTION",
     "STREAM_WINDOW_BYTES",
     "TURN_BYTES",
+    "TURN_S",
+    "TURN_STREAMS",
 )
 
 STREAM_WINDOW_BYTES = 1024 * 1024
@@ -96,6 +98,12 @@ SOCKET_BUFFER_BYTES = 256 * 1024
 
 TURN_BYTES = 1024 * 1024
 """Bytes that streams of one connection put out in one loop turn."""
+
+TURN_STREAMS = 1024
+"""Streams of one connection that put something out in one loop turn: some 5 ms of work."""
+
+TURN_S = 0.005
+"""After this time the output of further connections waits for the next loop turn."""
 
 DRAIN_BYTES = 64 * 1024
 """Bytes that one stream puts out before the next one's turn."""

@@ -9,6 +9,7 @@ when that changes; one whose own window is used up is neither until the client w
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 from kvstore.api.http2 import frames, limits, responses
@@ -85,8 +86,12 @@ class Output:
     # What the socket's owner calls
 
     def pump(self) -> None:
-        """Lets streams put out what they have, a share each in turn."""
+        """Lets streams put out what they have, a share each in turn; announces what is left."""
         batch, self._ready = self._ready, {}
+        if len(batch) > limits.TURN_STREAMS:
+            items = iter(batch.items())
+            batch = dict(islice(items, limits.TURN_STREAMS))
+            self._ready = dict(items)
         self._busy = True
         while batch:
             again: dict[int, Stream] = {}

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -63,8 +64,15 @@ class Shared:
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
-        for peer in dirty:
+        end = time.perf_counter() + limits.TURN_S
+        for number, peer in enumerate(dirty, 1):
             peer.flush()
+            if time.perf_counter() > end and number < len(dirty):
+                # Those that are left come before those that were marked meanwhile.
+                if not self._dirty:
+                    self.loop.call_soon(self._flush)
+                self._dirty[:0] = dirty[number:]
+                return
 
     def _is_busy(self) -> bool:
         return any(peer.is_busy for peer in self.peers)
@@ -140,7 +148,7 @@ class Peer(asyncio.Protocol):
 
     def _go_on(self) -> None:
         connection = self._connection
-        if connection is None or self._transport is None or connection.paused:
+        if connection is None or self._transport is None or self._closing or connection.paused:
             return
         data, self._backlog = self._backlog, b""
         self._take_in(connection, data)

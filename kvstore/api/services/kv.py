@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
-from kvstore.api import validation
+from kvstore.api import limits, validation
 from kvstore.api.call import Call, MethodTable
 from kvstore.api.encoding import length_delimited
 from kvstore.api.facade import Answer, Done, Node, Write
@@ -77,16 +79,45 @@ class KVService:
         validation.check_delete(validation.parse(rpc_pb2.DeleteRangeRequest, call.payload))
         self._write(Write.DELETE_RANGE, call)
 
-    def txn(self, call: Call) -> None:
+    def txn(self, call: Call) -> Coroutine[Any, Any, bytes] | None:
         """A transaction that only reads does not go through the log."""
-        request = validation.parse(rpc_pb2.TxnRequest, call.payload)
-        validation.check_quota(self._node, validation.txn_cost(request))
-        validation.check_txn(request, self._max_txn_ops)
+        request = validation.parse_txn(call.payload)
+        if len(call.payload) > limits.TXN_AT_ONCE_BYTES:
+            return self._large_txn(call, request)
+        for _ in self._check_txn(request):
+            pass
+        self._run_txn(call.payload, request, self._answers(call))
+        return None
+
+    async def _large_txn(self, call: Call, request: rpc_pb2.TxnRequest) -> bytes:
+        """The same with pauses, in which others have their turn."""
+        for _ in self._check_txn(request):
+            await asyncio.sleep(0)
+        outcome = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer, error: EtcdError | None) -> None:
+            if outcome.done():
+                return  # the client has left
+            if error is None:
+                outcome.set_result(self._node.header(answer.revision) + answer.body)
+            else:
+                outcome.set_exception(EtcdError(error.code, error.message))
+
+        self._run_txn(call.payload, request, done)
+        response: bytes = await outcome
+        return response
+
+    def _check_txn(self, request: rpc_pb2.TxnRequest) -> validation.Steps[None]:
+        cost_bytes = yield from validation.txn_cost(request)
+        validation.check_quota(self._node, cost_bytes)
+        yield from validation.check_txn(request, self._max_txn_ops)
+
+    def _run_txn(self, payload: bytes, request: rpc_pb2.TxnRequest, done: Done) -> None:
         if validation.is_read_only(request):
-            serializable = validation.is_serializable(request)
-            self._node.read_txn(request, serializable, self._answers(call))
+            self._node.read_txn(request, validation.is_serializable(request), done)
         else:
-            self._write(Write.TXN, call)
+            validation.check_size(payload, self._max_request_bytes)
+            self._node.write(Write.TXN, payload, done)
 
     def compact(self, call: Call) -> None:
         """The revision is judged when the command is applied; `physical` waits for the space."""

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from kvstore.gateways.http.facade import Node, Status
 from kvstore.metrics import Metrics
-from kvstore.pb import rpc_pb2
+from kvstore.pb.names import alarm_name
 
 __all__ = ("HealthCollector", "NodeCollector", "OsCollector")
 
@@ -159,7 +159,7 @@ class NodeCollector(_Quiet):
             "etcd_debugging_server_alarms",
             "Alarms for every member in cluster. 1 for the active ones.",
             ["server_id", "alarm_type"],
-            [[f"{owner:x}", rpc_pb2.AlarmType.Name(alarm)] for owner, alarm in node.alarms()],
+            [[f"{owner:x}", alarm_name(alarm)] for owner, alarm in node.alarms()],
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 from kvstore import errors
 from kvstore.api import validation
 from kvstore.errors import EtcdError
+from kvstore.machine.jobs import run
 from kvstore.pb import rpc_pb2
 from tests.unit.api.client import created, op_delete, op_put, op_range, op_txn
 
@@ -19,7 +20,7 @@ def refusal(*ops: rpc_pb2.RequestOp, max_ops: int = 128) -> EtcdError | None:
     outcomes: list[EtcdError | None] = []
     for request in (rpc_pb2.TxnRequest(success=ops), rpc_pb2.TxnRequest(failure=ops)):
         try:
-            validation.check_txn(request, max_ops)
+            run(validation.check_txn(request, max_ops))
             outcomes.append(None)
         except EtcdError as error:
             outcomes.append(error)
@@ -75,7 +76,7 @@ def test_these_are_not_changed_twice(ops: list[rpc_pb2.RequestOp]) -> None:
 
 def test_branches_are_independent() -> None:
     request = rpc_pb2.TxnRequest(success=[op_put(A)], failure=[op_put(A), op_delete(B)])
-    validation.check_txn(request, 128)
+    run(validation.check_txn(request, 128))
 
 
 def test_overlaps_agree_with_trying_every_key() -> None:
@@ -101,7 +102,7 @@ def test_nested_transactions_get_what_is_left_of_the_budget() -> None:
     assert refusal(op_range(A), inner, max_ops=4) == errors.TOO_MANY_OPS
     compares = rpc_pb2.TxnRequest(compare=[created(A, 0)] * 5)
     with pytest.raises(EtcdError, match="too many operations"):
-        validation.check_txn(compares, 4)
+        run(validation.check_txn(compares, 4))
 
 
 def test_nested_operations_are_checked() -> None:
@@ -144,8 +145,8 @@ def test_costs() -> None:
         success=[op_put(A, b"1"), op_delete(B), op_range(C)],
         failure=[op_put(A, b"1"), op_txn([], [op_put(B, b"22")], [op_put(C)])],
     )
-    assert validation.txn_cost(request) == (256 + 2) + (256 + 3)
-    assert validation.txn_cost(rpc_pb2.TxnRequest(success=[op_delete(A)])) == 0
+    assert run(validation.txn_cost(request)) == (256 + 2) + (256 + 3)
+    assert run(validation.txn_cost(rpc_pb2.TxnRequest(success=[op_delete(A)]))) == 0
 
 
 def test_peer_urls() -> None:

@@ -167,6 +167,35 @@ async def test_a_snapshot_that_is_sent_once_more_does_not_take_the_first_one_wit
 
 
 @on_loop
+async def test_a_watch_of_the_past_waits_while_the_store_is_replaced(tmp_path: Path) -> None:
+    """There is a moment without an open store: to look into the past then was a failed disk."""
+    async with running(tmp_path, "a") as nodes:
+        node = await nodes.leader()
+        await put(node, b"k")
+        files = node.running.opened.files
+        loop = asyncio.get_running_loop()
+        take_next_store = files.take_next_store
+        stream = node.watches.open(lambda: None)
+
+        async def watch() -> None:
+            create = rpc_pb2.WatchCreateRequest(key=b"k", start_revision=1)
+            stream.request(rpc_pb2.WatchRequest(create_request=create))
+            node.running.loop.turn_now()
+
+        def with_a_watch_in_between() -> Any:
+            files.close_store()
+            asyncio.run_coroutine_threadsafe(watch(), loop).result(5)
+            return take_next_store()
+
+        files.take_next_store = with_a_watch_in_between  # type: ignore[method-assign]
+        await node.defragment()
+        await until(lambda: stream.pending == 2)
+        assert not node.stopped
+        events = rpc_pb2.WatchResponse.FromString(stream.take(2, 1 << 20)[1]).events
+        assert [event.kv.key for event in events] == [b"k"]
+
+
+@on_loop
 async def test_without_a_quorum_requests_end_in_time_and_local_reads_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -459,7 +459,8 @@ def hello(sender: int = 2, target: int = 1, **changes: Any) -> bytes:
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "huge": b"\xff\xff\xff\xff",
-    "not msgpack": b"\x00\x00\x00\x01\xc1",
+    "not msgpack": b"\x00\x00\x00\x01\x67\x36\x4b\x85\xc1",
+    "checksum": b"\x00\x00\x00\x01\x00\x00\x00\x00\xc1",
     "messages first": wire.frame(Kind.MESSAGES, [to_wire(heartbeat(2, 1))]),
     "magic": wire.frame(Kind.HELLO, "etcd", 1, 1, CLUSTER, 2, 1, []),
     "short hello": wire.frame(Kind.HELLO, wire.MAGIC, 1),
@@ -518,6 +519,7 @@ MALFORMED = {
     "foreign target": wire.frame(Kind.MESSAGES, [to_wire(heartbeat(2, 3))]),
     "snapshot": wire.frame(Kind.CHUNK, 1, b"x"),
     "length": b"\x7f\xff\xff\xff",
+    "checksum": wire.frame(Kind.PING, 1)[:-1] + b"\x02",
 }
 
 

@@ -119,6 +119,36 @@ def test_a_cluster_is_read_as_written(cluster_id: int, members: list[Member]) ->
     assert wire.read_cluster(fields) == cluster
 
 
-def test_the_length_is_that_of_the_payload() -> None:
+def test_length_and_checksum_stand_in_front() -> None:
     whole = wire.frame(Kind.PONG, 3)
-    assert whole == b"\x00\x00\x00\x03" + msgpack.packb([8, 3])
+    assert whole == bytes.fromhex("00000003e3b28bdc") + msgpack.packb([8, 3])
+
+
+def frames_before_the_damage(stream: bytes) -> list[bytes]:
+    found: list[bytes] = []
+    try:
+        # One by one: what came before an error was believed.
+        for packed in FrameReader(1 << 16).feed(stream):
+            found.append(packed)  # noqa: PERF402
+    except FrameError:
+        pass
+    return found
+
+
+def test_no_flipped_bit_makes_another_frame() -> None:
+    whole = wire.frame(Kind.MESSAGES, [[1, 2, 3, [[7, 2, 0, b"value"], [8, 2, 0, b""]]]])
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        # With something behind it, so that a length that has grown is filled.
+        assert frames_before_the_damage(bytes(damaged) + bytes(1 << 16)) == [], bit
+
+
+def test_no_lost_or_repeated_piece_makes_another_frame() -> None:
+    first, second = wire.frame(Kind.CALL, 1, "m", b"abc"), wire.frame(Kind.CALL, 2, "m", b"abd")
+    stream = first + second
+    sent = {first[8:], second[8:]}
+    for start in range(len(first)):
+        for end in range(start + 1, len(stream)):
+            for damaged in (stream[:start] + stream[end:], stream[:end] + stream[start:]):
+                assert sent.issuperset(frames_before_the_damage(damaged)), (start, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -27,6 +28,7 @@ from kvstore.serving.config import build_config
 from kvstore.serving.exits import ExitCode
 from kvstore.serving.logging import JsonFormatter, LogWriter
 from kvstore.serving.settings import read_settings
+from kvstore.storage.errors import DiskFailed
 from tests.unit.serving.lonely import lonely_node
 
 
@@ -298,6 +300,23 @@ def test_an_unexpected_failure_is_logged_with_its_traceback(log: Log, tmp_path: 
     assert run(log, tmp_path, make_node=make) == ExitCode.FAILED
     broken = [record for record in log.records if record.exc_info]
     assert len(broken) == 1
+
+
+def test_a_disk_that_fails_at_the_end_is_no_orderly_stop(log: Log, tmp_path: Path) -> None:
+    """The exit code was that of an unexpected failure."""
+
+    class Unsynced(Node):
+        async def stop(self) -> None:
+            await super().stop()
+            raise DiskFailed("fdatasync", "x.wal", "Input/output error", errno=errno.EIO)
+
+    from tests.unit.serving.lonely import NoNetwork
+
+    def make(config: NodeConfig, metrics: Metrics) -> Node:
+        return Unsynced(config, metrics, network=NoNetwork())
+
+    assert run(log, tmp_path, make_node=make) == ExitCode.DISK_FAILED
+    assert "may not be on disk: fdatasync failed: Input/output error" in log.text
 
 
 STUBBORN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import signal
 import subprocess
@@ -88,6 +89,43 @@ def test_a_flipped_bit_is_never_served(path: Path, table: str, key: bytes, needl
                 view.get_many(table, [key])
         view.close()
         store.close()
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_renamed_table_is_not_made_anew(path: Path, empty: bool) -> None:
+    """The engine has no checksum on the names of tables, and would make the missing one."""
+    store = open_store(path)
+    txn = store.write()
+    txn.put("long" if empty else "plain", b"k", b"v")
+    txn.commit()
+    store.close()
+    content = path.read_bytes()
+    # Old pages have the name, too; only the present one counts, and all are the same.
+    places = [match.start() for match in re.finditer(b"plain", content)]
+    for number in range(8 * len(b"plain")):
+        damaged = bytearray(content)
+        for at in places:
+            damaged[at + number // 8] ^= 1 << number % 8
+        path.write_bytes(damaged)
+        with pytest.raises(StoreCorrupt, match=r"store\.mdb is damaged in its table names"):
+            open_store(path)
+    path.write_bytes(content)
+    store = open_store(path)
+    store.close()
+
+
+def test_a_table_with_another_order_is_damage(path: Path) -> None:
+    """A flag of the engine's own record of a table says how its keys are compared."""
+    open_store(path).close()
+    content = path.read_bytes()
+    # Behind the name: the padding of the record, and its flags.
+    for flag in (0x02, 0x04, 0x08):
+        damaged = bytearray(content)
+        for match in re.finditer(b"plain", content):
+            damaged[match.end() + 4] ^= flag
+        path.write_bytes(damaged)
+        with pytest.raises(StoreCorrupt):
+            open_store(path)
 
 
 def test_a_record_under_another_key_or_table_is_damage(path: Path) -> None:

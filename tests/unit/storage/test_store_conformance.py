@@ -1,80 +1,19 @@
-"""One suite for all stores: what `storage/store.py` promises, they keep alike."""
+"""One suite for both stores: what `storage/store.py` promises, they keep alike.
+
+Here: tables, keys, views and transactions. In test_store_conformance_copies: copies, commits in the
+background, sizes, and stores that are full, fail, or are closed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
-from kvstore.storage.disk import make_directory
-from kvstore.storage.errors import CopyStopped, StoreFull
-from kvstore.storage.lmdb_store import LmdbStore
 from kvstore.storage.memory_store import MemoryStore
-from kvstore.storage.store import Store, TableSpec
-from tests.sim.disk import VirtualDisk
-from tests.sim.prng import Prng
-from tests.sim.store import SimStore, SimStoreEngine
+from kvstore.storage.store import Store
 
-TABLES = (TableSpec("plain"), TableSpec("long", long_keys=True))
+from .store_kit import LONG_KEYS, fill, keys_of
+
 BOTH = pytest.mark.parametrize("table", ["plain", "long"])
-
-LONG_KEYS = sorted(
-    {
-        b"a",
-        b"s" * 399,
-        b"s" * 400,
-        b"s" * 401,
-        b"s" * 400 + b"\0",
-        b"s" * 400 + b"\0\0",
-        b"s" * 400 + b"\xff",
-        b"s" * 799,
-        b"s" * 800,
-        b"s" * 800 + b"\0",
-        b"s" * 801,
-        b"s" * 2000,
-        b"s" * 400 + b"t" * 400 + b"u",
-        b"s" * 399 + b"t",
-        b"s" * 399 + b"t" + b"\0" * 900,
-        b"\0",
-        b"\0" * 400,
-        b"\0" * 401,
-        b"\0" * 1200,
-        b"\xff" * 400,
-        b"\xff" * 401,
-        b"\xff" * 1200,
-        b"z",
-    }
-)
-
-
-@pytest.fixture(params=["lmdb", "memory", "simulated"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store
-    if request.param == "lmdb":
-        made = LmdbStore(tmp_path / "store.mdb", TABLES, map_bytes=64 * 1024**2)
-    elif request.param == "simulated":
-        session = VirtualDisk(Prng(1)).session()
-        make_directory(session, tmp_path)
-        made = SimStoreEngine(session).open(tmp_path / "store.mdb", TABLES)
-    else:
-        made = MemoryStore(TABLES)
-    yield made
-    made.close()
-
-
-def fill(store: Store, table: str, keys: list[bytes]) -> None:
-    txn = store.write()
-    txn.put_many(table, [(key, b"value of " + key[:20]) for key in keys])
-    txn.commit()
-
-
-def keys_of(store: Store, table: str, *bounds: bytes, reverse: bool = False) -> list[bytes]:
-    txn = store.read()
-    try:
-        return [key for key, _ in txn.scan(table, *bounds, reverse=reverse)]
-    finally:
-        txn.close()
 
 
 @BOTH
@@ -287,91 +226,54 @@ def test_a_key_of_a_megabyte(store: Store) -> None:
 
 
 @BOTH
-def test_a_copy_is_the_state_that_its_transaction_sees(
-    store: Store, table: str, tmp_path: Path
+@pytest.mark.parametrize("long", [False, True])
+def test_a_write_sees_itself_whole_and_nobody_else_does(
+    store: Store, table: str, long: bool
 ) -> None:
-    keys = [b"%05d" % number for number in range(3000)]
-    fill(store, table, keys + (LONG_KEYS if table == "long" else []))
-    pinned = store.read()
-    fill(store, table, [b"later"])
-    pieces: list[bytes] = []
-    store.copy_into(pinned, pieces.append)
-    copy = open_image(store, pieces, tmp_path)
-    assert keys_of(copy, table) == [key for key, _ in pinned.scan(table)]
-    view = copy.read()
-    assert view.get(table, b"later") is None
-    assert view.get(table, b"00007") == b"value of 00007"
-    view.close()
-    copy.close()
-    pinned.close()
-
-
-def open_image(store: Store, pieces: list[bytes], tmp_path: Path) -> Store:
-    if isinstance(store, MemoryStore):
-        return MemoryStore.from_image(TABLES, pieces)
-    path = tmp_path / "copy.mdb"
-    path.write_bytes(b"".join(pieces))
-    return LmdbStore(path, TABLES, map_bytes=64 * 1024**2)
-
-
-def test_a_stopped_copy_leaves_no_file(store: Store, tmp_path: Path) -> None:
-    fill(store, "plain", [b"%05d" % number for number in range(3000)])
-    with pytest.raises(CopyStopped):
-        store.copy_to(tmp_path / "copy", stop=lambda: True)
-    assert size_of_file(store, tmp_path / "copy") is None
-    store.copy_to(tmp_path / "copy")
-    assert size_of_file(store, tmp_path / "copy")
-    with pytest.raises(Exception, match="exists"):
-        store.copy_to(tmp_path / "copy")
-
-
-def size_of_file(store: Store, path: Path) -> int | None:
-    if isinstance(store, SimStore):
-        return store.disk.open(path).size() if store.disk.exists(path) else None
-    return path.stat().st_size if path.exists() else None
-
-
-def test_sizes_grow_with_what_is_stored(store: Store) -> None:
-    before = store.size_bytes()
-    txn = store.write()
-    txn.put_many("plain", [(b"%05d" % number, b"v" * 1000) for number in range(1000)])
+    fill(store, table, [b"a", b"c"])
+    txn = store.write(long=long)
+    txn.put_many(table, ((key, b"new") for key in (b"b", b"d", b"b")))
+    assert txn.delete(table, b"a")
+    assert [key for key, _ in txn.scan(table)] == [b"b", b"c", b"d"]
+    assert [key for key, _ in txn.scan(table, reverse=True)] == [b"d", b"c", b"b"]
+    assert txn.get_many(table, [b"a", b"b"]) == [None, b"new"]
+    assert txn.seek(table, b"a") == (b"b", b"new")
+    assert txn.seek_last(table, b"d") == (b"c", b"value of c")
+    assert txn.count(table) == 3
+    assert keys_of(store, table) == [b"a", b"c"]
     txn.commit()
-    assert store.size_bytes() >= before + 1_000_000
-    in_use = store.size_in_use_bytes()
-    assert 1_000_000 <= in_use <= store.size_bytes()
-    txn = store.write()
-    for number in range(1000):
-        txn.delete("plain", b"%05d" % number)
-    txn.commit()
-    assert store.size_in_use_bytes() < in_use / 4
-
-
-FullStore = Callable[[Path], Store]
-
-
-def _small_lmdb(path: Path) -> Store:
-    return LmdbStore(path / "small.mdb", TABLES, map_bytes=1024**2)
-
-
-def _small_memory(path: Path) -> Store:
-    return MemoryStore(TABLES, capacity_bytes=1024**2)
-
-
-@pytest.mark.parametrize("make", [_small_lmdb, _small_memory])
-def test_a_full_store_refuses_the_whole_transaction(make: FullStore, tmp_path: Path) -> None:
-    store = make(tmp_path)
-    fill(store, "plain", [b"kept"])
-    txn = store.write()
-
-    def write_too_much() -> None:
-        for number in range(3000):
-            txn.put("plain", b"%05d" % number, b"v" * 1000)
-        txn.commit()
-
-    with pytest.raises(StoreFull, match="Nothing of the transaction was kept"):
-        write_too_much()
     txn.close()
-    assert keys_of(store, "plain") == [b"kept"]
-    fill(store, "plain", [b"more"])
-    assert keys_of(store, "plain") == [b"kept", b"more"]
-    store.close()
+    assert keys_of(store, table) == [b"b", b"c", b"d"]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_another_write_begins_when_one_has_ended_in_any_way(store: Store, long: bool) -> None:
+    for ending in ("commit", "close"):
+        txn = store.write(long=long)
+        txn.put("plain", ending.encode(), b"")
+        with pytest.raises(AssertionError):
+            store.write(long=not long)
+        getattr(txn, ending)()
+        txn.close()
+    fill(store, "plain", [b"last"])
+    assert keys_of(store, "plain") == [b"commit", b"last"]
+
+
+@BOTH
+def test_a_value_of_a_megabyte(store: Store, table: str) -> None:
+    value = bytes(range(256)) * 4096
+    txn = store.write()
+    txn.put(table, b"k", value)
+    assert txn.get(table, b"k") == value
+    txn.commit()
+    view = store.read()
+    assert view.get(table, b"k") == value
+    assert list(view.scan(table)) == [(b"k", value)]
+    view.close()
+    view.close()
+
+
+def test_a_store_says_which_it_is(store: Store) -> None:
+    assert store.engine.name == ("memory" if isinstance(store, MemoryStore) else "lmdb")
+    assert store.engine == store.engine
+    store.sync()

@@ -539,6 +539,44 @@ def test_a_session_that_reads_nothing_bounds_what_it_is_sent(world: World, raw: 
     assert raw.response(3)[1] == message(b"others go on")
 
 
+def test_unfinished_requests_of_a_connection_are_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HELD_BYTES", 50_000)
+    with world.connect() as raw:
+        for stream_id in (1, 3, 5, 7):
+            raw.begin(stream_id, "Reflect" if stream_id == 7 else "Echo")
+            raw.data(stream_id, b"\0" + (100_000).to_bytes(4, "big") + bytes(14_000))
+        code, text = raw.status(7)
+        assert code == "8"
+        assert "unfinished requests" in text
+        assert raw.reset(7) == ErrorCode.NO_ERROR
+        raw.data(5, bytes(14_000))
+        assert raw.status(5)[0] == "8"
+        assert raw.reset(5) == ErrorCode.NO_ERROR
+        raw.data(3, bytes(6000))  # there is room again, for a little more
+        assert raw.is_alive()
+
+
+def test_unread_responses_of_a_connection_are_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "QUEUED_BYTES", 50_000)
+    with world.connect() as raw:
+        raw.call(1, b"200000", "Large")  # two thirds of it wait for a window
+        raw.call(3, b"refused")
+        frame_of_3 = next(each for each in iter(raw.next, None) if each[2] == 3)
+        refusal = dict(raw.decoder.decode(frame_of_3[3]))
+        assert refusal["grpc-status"] == "8"
+        assert "unread responses" in refusal["grpc-message"]
+        raw.widen(0, 1 << 20)
+        raw.widen(1, 1 << 20)
+        while raw.next(frames.RST_STREAM)[0] != frames.HEADERS:
+            pass  # the rest of the first response, to its trailers
+        raw.call(5, b"room again")
+        assert raw.response(5)[1] == message(b"room again")
+
+
 # Sessions
 
 

@@ -1,0 +1,1 @@
+"""Hostile bytes for every parser and every request converter; see `targets`."""
