@@ -109,7 +109,7 @@ class MemberCore:
         self.hard_state = hard_state
         self.proposals = Proposals(request_ids, timing.request_s)
         self.lessor = Lessor(lambda lease_id: lease_id in self.machine.leases, timing.election_s)
-        self.rounds = ReadRounds(raft.read_index, timing.request_s)
+        self.rounds = ReadRounds(raft.read_index, timing.request_s, request_ids.next)
         self.jobs = ReadJobs(lambda: self.machine, clock)
         self.applier = Applier(self, machine, catchup_entries)
         self.persisting: Persist | None = None

@@ -4,7 +4,7 @@
 the read arrived. Reads that arrive while one ReadIndex round is under way share the next, so
 any number of readers costs one round trip at a time. Each attempt has an id of its own: an
 answer to an earlier attempt is still an answer to reads that arrived before it, but an id is
-never used twice, so it can not be taken for one.
+never used twice, across restarts either, so it can not be taken for one.
 
 `ReadJobs` is the local half. A read is a generator over a view that stops between slices;
 short ones never stop. Reads of one batch share one view.
@@ -53,13 +53,20 @@ class _Round:
 class ReadRounds:
     """Reads that wait to be confirmed, or confirmed and waiting for the apply to get there."""
 
-    def __init__(self, ask: Callable[[int], None], timeout_s: float) -> None:
+    def __init__(
+        self, ask: Callable[[int], None], timeout_s: float, new_id: Callable[[], int]
+    ) -> None:
+        """`ask` begins one attempt under a number that `new_id` gives.
+
+        No two attempts have the same one, not even of processes that follow each other: the answer
+        to a question of the last one may still be under way.
+        """
         self._ask = ask
         self._timeout_s = timeout_s
+        self._new_id = new_id
         self._arrived: list[_Waiting] = []
         self._round: _Round | None = None
         self._confirmed: deque[tuple[int, list[_Waiting]]] = deque()
-        self._context = 0
         self.slow = 0
         """Attempts that had to be repeated, and rounds that timed out (for the metrics)."""
         self.failed = 0
@@ -82,11 +89,10 @@ class ReadRounds:
             self._attempt(self._round, now)
 
     def _attempt(self, current: _Round, now: float) -> None:
-        self._context += 1
-        current.contexts.add(self._context)
-        current.latest = self._context
+        current.latest = self._new_id()
+        current.contexts.add(current.latest)
         current.sent = now
-        self._ask(self._context)
+        self._ask(current.latest)
 
     def outcome(self, context: int, index: int | None) -> None:
         """Raft's answer to one attempt; None: the leader it was asked of is gone."""

@@ -57,6 +57,13 @@ class Invariant:
     def stepped(self, p: Process) -> None:
         """T: a process did something in a loop iteration."""
 
+    def changed(self, p: Process) -> None:
+        """T: like `stepped`, but only when Raft or the state machine looks different since.
+
+        For whatever follows from role, term, vote, leader, configuration, the log and its
+        indexes, or the revisions; most steps change none of these.
+        """
+
     def sent(self, p: Process, message: Message) -> None:
         """T: a Raft message leaves a process."""
 

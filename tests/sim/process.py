@@ -31,6 +31,7 @@ from kvstore.storage.errors import DiskFailed, StorageError
 from kvstore.storage.wal import Wal
 from kvstore.watch.hub import WatchHub
 from raft.node import RaftNode
+from tests.sim.books.inside import fingerprint
 from tests.sim.clock import Clock
 from tests.sim.disk import CrashPolicy, DiskSession, ProcessDied, VirtualDisk
 from tests.sim.host import SimHost
@@ -86,6 +87,7 @@ class Process:
         self._network = network
         self._metrics = Metrics()
         self._session: DiskSession | None = None
+        self._looked: tuple[Any, ...] = ()
         self._armed_ns = _NEVER
         self._busy_until_ns = 0
         self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -417,8 +419,13 @@ class Process:
             return
         if did:
             self._busy_until_ns = world.now_ns + self.iteration_ns
-            if self.running is not None:
+            running = self.running
+            if running is not None:
                 world.show("stepped", self)
+                looks = fingerprint(running.core)
+                if looks != self._looked:
+                    self._looked = looks
+                    world.show("changed", self)
         self._arm()
 
     # ---- pauses and clocks -----------------------------------------------------------------

@@ -136,7 +136,9 @@ class StubProcess:
         self.snapshots = [SimpleNamespace(index=GENESIS)]
         files = SimpleNamespace(snapshots=lambda: self.snapshots, store_open=True)
         self.running = SimpleNamespace(
-            snapshots=SimpleNamespace(_files=files), opened=SimpleNamespace(files=files)
+            snapshots=SimpleNamespace(_files=files),
+            opened=SimpleNamespace(files=files),
+            loop=SimpleNamespace(_running=True),
         )
         self.start = SimpleNamespace(
             hard_state=HardState(GENESIS, NO_NODE, GENESIS), base=(GENESIS, GENESIS), entries=[]

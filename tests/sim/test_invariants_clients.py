@@ -113,12 +113,12 @@ def test_i19_confirmations_fit_attempts(world: StubWorld) -> None:
         with objection("I19"):
             invariant.sent(one, reply)
     one.raft.append(entry(2, 3), entry(3, 3), commit=3)
-    books.stepped(one)
-    invariant.started(two)
-    # The number is used again, and the answer to the first attempt comes for the second.
-    invariant.sent(two, ForwardRead(2, 1, 3, (1,)))
+    books.changed(one)
+    invariant.sent(two, ForwardRead(2, 1, 3, (3,)))
     with objection("I19"):
-        invariant.sent(one, ReadReply(1, 2, 3, 1, (1,)))
+        invariant.sent(one, ReadReply(1, 2, 3, 2, (3,)))
+    with objection("I19"):
+        invariant.sent(two, ForwardRead(2, 1, 4, (1,)))
 
 
 def test_i20_reads_never_go_back(world: StubWorld) -> None:
@@ -282,7 +282,7 @@ def test_i50_stalled_clients_are_bounded(world: StubWorld) -> None:
     one.hub._streams.append(stream)
 
     def look() -> None:
-        for _ in range(8):
+        for _ in range(32):
             invariant.stepped(one)
 
     look()

@@ -72,14 +72,14 @@ def test_i1_one_leader_per_term(world: StubWorld) -> None:
     one, two = StubProcess(world, 1), StubProcess(world, 2)
     invariant = make(OneLeaderPerTerm, world)
     one.raft.lead(2)
-    invariant.stepped(one)
+    invariant.changed(one)
     two.raft.lead(3)
-    invariant.stepped(two)
+    invariant.changed(two)
     with objection("I1"):
         invariant.sent(two, Append(2, 3, 2, 1, 1, 1, ()))
     two.raft.lead(2)
     with objection("I1"):
-        invariant.stepped(two)
+        invariant.changed(two)
 
 
 def test_i2_terms_and_votes_stay(world: StubWorld) -> None:
@@ -87,18 +87,18 @@ def test_i2_terms_and_votes_stay(world: StubWorld) -> None:
     invariant = make(TermAndVoteStay, world)
     invariant.started(one)
     one.raft.term, one.raft.vote = 2, 1
-    invariant.stepped(one)
+    invariant.changed(one)
     invariant.sent(one, RequestVote(1, 2, 2, 1, 1, False))
     one.raft.term, one.raft.vote = 3, 0
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.vote = 2
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.vote = 3
     with objection("I2"):
-        invariant.stepped(one)
+        invariant.changed(one)
     one.raft.term = 2
     with objection("I2"):
-        invariant.stepped(one)
+        invariant.changed(one)
 
 
 def test_i2_what_nobody_was_told_may_be_forgotten_by_a_crash(world: StubWorld) -> None:
@@ -132,19 +132,19 @@ def test_i4_leaders_only_append(world: StubWorld) -> None:
     one.raft.lead(2)
     for index in range(2, 6):
         one.raft.append(entry(index, 2))
-        invariant.stepped(one)
+        invariant.changed(one)
     one.raft.follow(3)
     one.raft.append(entry(3, 3))
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.lead(4)
     one.raft.append(entry(4, 4))
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.append(entry(4, 4, b"other"), entry(5, 4))
     with objection("I4"):
-        invariant.stepped(one)
+        invariant.changed(one)
     del one.raft.log._entries[-2:]
     with objection("I4"):
-        invariant.stepped(one)
+        invariant.changed(one)
 
 
 def test_i5_commit_by_counting_is_of_the_own_term(world: StubWorld) -> None:
@@ -153,16 +153,16 @@ def test_i5_commit_by_counting_is_of_the_own_term(world: StubWorld) -> None:
     one.raft.append(entry(2, 2), entry(3, 2))
     one.raft.lead(3)
     one.raft.append(entry(4, 3))
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.append(commit=4)
-    invariant.stepped(one)
+    invariant.changed(one)
     two = StubProcess(world, 2)
     two.raft.append(entry(2, 2), entry(3, 2), entry(4, 3))
     two.raft.lead(3)
-    invariant.stepped(two)
+    invariant.changed(two)
     two.raft.append(commit=3)
     with objection("I5"):
-        invariant.stepped(two)
+        invariant.changed(two)
 
 
 def test_i6_logs_match(world: StubWorld) -> None:
@@ -171,19 +171,19 @@ def test_i6_logs_match(world: StubWorld) -> None:
     one.raft.append(entry(2, 2, b"a"), entry(3, 3, b"b"))
     two.raft.append(entry(2, 2, b"a"), entry(3, 2, b"x"))
     for p in (one, two):
-        invariant.stepped(p)
+        invariant.changed(p)
     two.raft.append(entry(3, 3, b"b"), entry(4, 3, b"c"))
-    invariant.stepped(two)
+    invariant.changed(two)
     three.raft.append(entry(2, 2, b"a"), entry(3, 3, b"other"))
     with objection("I6"):
-        invariant.stepped(three)
+        invariant.changed(three)
 
 
 def test_i6_the_entry_before_counts_too(world: StubWorld) -> None:
     one, two = StubProcess(world, 1), StubProcess(world, 2)
     invariant = make(LogsMatch, world)
     one.raft.append(entry(2, 2), entry(3, 3))
-    invariant.stepped(one)
+    invariant.changed(one)
     two.raft.append(entry(2, 1), entry(3, 3))
     with objection("I6"):
         invariant.started(two)
@@ -194,16 +194,16 @@ def test_i7_leaders_are_complete(world: StubWorld) -> None:
     invariant, books = make(LeadersAreComplete, world), make(CommittedForEver, world)
     one.raft.lead(2)
     one.raft.append(entry(2, 2), entry(3, 2), commit=3)
-    books.stepped(one)
+    books.changed(one)
     two.raft.append(entry(2, 2), entry(3, 2), entry(4, 3))
     two.raft.lead(3)
-    invariant.stepped(two)
+    invariant.changed(two)
     three.raft.append(entry(2, 2))
     three.raft.lead(2)
-    invariant.stepped(three)  # Of the term in which it was committed: it need not have it.
+    invariant.changed(three)  # Of the term in which it was committed: it need not have it.
     three.raft.lead(4)
     with objection("I7"):
-        invariant.stepped(three)
+        invariant.changed(three)
 
 
 def test_i8_committed_for_ever(world: StubWorld) -> None:
@@ -212,23 +212,23 @@ def test_i8_committed_for_ever(world: StubWorld) -> None:
     one.raft.append(entry(2, 2, b"a"), entry(3, 2, b"b"), commit=3)
     two.raft.append(entry(2, 2, b"a"), entry(3, 3, b"x"), commit=2)
     invariant.started(one)
-    invariant.stepped(two)
+    invariant.changed(two)
     two.raft.append(entry(3, 2, b"b"), commit=3)
-    invariant.stepped(two)
+    invariant.changed(two)
     two.raft.log._entries[0] = entry(2, 2, b"rotten")
     with objection("I8"):
         for _ in range(3):  # An old entry: its turn comes.
-            invariant.stepped(two)
+            invariant.changed(two)
 
 
 def test_i8_a_newly_committed_entry_is_compared_at_once(world: StubWorld) -> None:
     one, two = StubProcess(world, 1), StubProcess(world, 2)
     invariant = make(CommittedForEver, world)
     one.raft.append(entry(2, 2), commit=2)
-    invariant.stepped(one)
+    invariant.changed(one)
     two.raft.append(entry(2, 3), commit=2)
     with objection("I8"):
-        invariant.stepped(two)
+        invariant.changed(two)
 
 
 def test_i8_what_is_applied_was_committed(world: StubWorld) -> None:
@@ -246,16 +246,16 @@ def test_i9_one_change_at_a_time(world: StubWorld) -> None:
     invariant.started(one)
     one.raft.lead(2)
     one.raft.append(entry(2, 2), commit=2)
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.append(entry(3, 2, kind=CHANGE))
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.append(commit=3)
     one.raft.log.applied = 3
     one.raft.append(entry(4, 2, kind=CHANGE))
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.append(entry(5, 2, kind=CHANGE))
     with objection("I9"):
-        invariant.stepped(one)
+        invariant.changed(one)
 
 
 def test_i9_no_change_before_the_terms_first_commit(world: StubWorld) -> None:
@@ -265,13 +265,13 @@ def test_i9_no_change_before_the_terms_first_commit(world: StubWorld) -> None:
     invariant.started(one)
     one.raft.lead(3)
     one.raft.append(entry(3, 3))
-    invariant.stepped(one)  # Inherited, not accepted.
+    invariant.changed(one)  # Inherited, not accepted.
     two = StubProcess(world, 2)
     invariant.started(two)
     two.raft.lead(3)
     two.raft.append(entry(2, 3), entry(3, 3, kind=CHANGE))
     with objection("I9"):
-        invariant.stepped(two)
+        invariant.changed(two)
 
 
 def test_i9_no_campaign_with_a_committed_change_unapplied(world: StubWorld) -> None:
@@ -280,10 +280,10 @@ def test_i9_no_campaign_with_a_committed_change_unapplied(world: StubWorld) -> N
     one.raft.append(entry(2, 2, kind=CHANGE))
     invariant.started(one)
     one.raft.role = Role.CANDIDATE
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.append(commit=2)
     with objection("I9"):
-        invariant.stepped(one)
+        invariant.changed(one)
 
 
 def test_i10_majorities() -> None:
@@ -300,12 +300,12 @@ def test_i10_elections_are_counted_among_voters(world: StubWorld) -> None:
     invariant = make(MajoritiesMeet, world)
     one.raft.lead(2)
     invariant.sent(two, VoteReply(2, 1, 2, True))
-    invariant.stepped(one)
+    invariant.changed(one)
     two.raft.conf = ConfState((1, 2, 3), (4,))
     two.raft.lead(3)
     invariant.sent(one, VoteReply(4, 2, 3, True))
     with objection("I10"):
-        invariant.stepped(two)
+        invariant.changed(two)
 
 
 def test_i10_leaders_decide_by_configurations_that_meet(world: StubWorld) -> None:
@@ -314,13 +314,13 @@ def test_i10_leaders_decide_by_configurations_that_meet(world: StubWorld) -> Non
     for p, voter in ((one, 2), (two, 3)):
         p.raft.lead(p.member_id + 1)
         invariant.sent(p, VoteReply(voter, p.member_id, p.raft.term, True))
-    invariant.stepped(one)
+    invariant.changed(one)
     two.raft.conf = ConfState((2, 3))
     two.raft.term = 3
     one.raft.conf = ConfState((1, 2, 3, 4, 5))
-    invariant.stepped(one)
+    invariant.changed(one)
     with objection("I10"):
-        invariant.stepped(two)
+        invariant.changed(two)
 
 
 def test_i10_a_refused_vote_has_a_reason(world: StubWorld) -> None:
@@ -345,14 +345,14 @@ def test_i11_commit_needs_a_quorum(world: StubWorld) -> None:
     invariant = make(CommitNeedsAQuorum, world)
     one.raft.lead(2)
     one.raft.append(entry(2, 2), entry(3, 2))
-    invariant.stepped(one)
+    invariant.changed(one)
     invariant.sent(one, AppendReply(2, 1, 2, 2, False, 0, 0))
     one.raft.append(commit=2)
-    invariant.stepped(one)
+    invariant.changed(one)
     invariant.sent(one, AppendReply(3, 1, 1, 3, False, 0, 0))  # of another term
     one.raft.append(commit=3)
     with objection("I11"):
-        invariant.stepped(one)
+        invariant.changed(one)
 
 
 def test_i11_a_leader_outside_does_not_count_itself(world: StubWorld) -> None:
@@ -361,11 +361,11 @@ def test_i11_a_leader_outside_does_not_count_itself(world: StubWorld) -> None:
     one.raft.conf = ConfState((2, 3))
     one.raft.lead(2)
     one.raft.append(entry(2, 2))
-    invariant.stepped(one)
+    invariant.changed(one)
     invariant.sent(one, AppendReply(2, 1, 2, 2, False, 0, 0))
     one.raft.append(commit=2)
     with objection("I11"):
-        invariant.stepped(one)
+        invariant.changed(one)
 
 
 def _led_by(world: StubWorld, leader: StubProcess, term: int) -> None:
@@ -379,18 +379,18 @@ def test_i12_a_leader_stays(world: StubWorld) -> None:
     invariant = make(ALeaderStays, world)
     invariant.phase_ended("safety")
     _led_by(world, one, 2)
-    invariant.stepped(one)
+    invariant.changed(one)
     _led_by(world, two, 3)  # Soon after the faults have stopped.
     world.now_ns = 7_000_000_000
-    invariant.stepped(two)
+    invariant.changed(two)
     invariant.sent(two, TimeoutNow(2, 1, 2))  # A hand-over is a reason.
     _led_by(world, one, 4)
-    invariant.stepped(one)
+    invariant.changed(one)
     world.now_ns = 14_000_000_000
-    invariant.stepped(one)
+    invariant.changed(one)
     _led_by(world, two, 5)
     with objection("I12"):
-        invariant.stepped(two)
+        invariant.changed(two)
 
 
 def test_i12_somebody_leads_at_the_end(world: StubWorld) -> None:
@@ -411,37 +411,37 @@ def test_i13_indexes_in_order(world: StubWorld) -> None:
     one = StubProcess(world)
     invariant = make(IndexesInOrder, world)
     one.raft.append(entry(2, 2), commit=2)
-    invariant.stepped(one)
+    invariant.changed(one)
     one.snapshots.append(SimpleNamespace(index=9))  # received, never installed
     one.raft.append(entry(3, 2))
-    invariant.stepped(one)
+    invariant.changed(one)
     one.wal._writer._segments[0].first_index = 3
     one.raft.append(entry(4, 2))
     with objection("I13"):
-        invariant.stepped(one)
+        invariant.changed(one)
 
 
 def test_i13_applied_before_committed(world: StubWorld) -> None:
     one = StubProcess(world)
     invariant = make(IndexesInOrder, world)
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.log.commit = 0
     with objection("I13"):
-        invariant.stepped(one)
+        invariant.changed(one)
     one.raft.log.commit = 9
     with objection("I13"):
-        invariant.stepped(one)
+        invariant.changed(one)
 
 
 def test_i14_never_back(world: StubWorld) -> None:
     one = StubProcess(world)
     invariant, books = make(NeverBack, world), make(CommittedForEver, world)
     one.raft.append(entry(2, 2), entry(3, 2), commit=3)
-    books.stepped(one)
+    books.changed(one)
     invariant.started(one)
     one.raft.log.commit = 2
     with objection("I14"):
-        invariant.stepped(one)
+        invariant.changed(one)
     one.raft.log.commit = 1
     invariant.started(one)  # The commit index is written lazily.
     one.machine = SimpleNamespace(applied_index=2, applied_term=2)  # type: ignore[assignment]
@@ -459,7 +459,7 @@ def test_i15_snapshots_fit(world: StubWorld) -> None:
     invariant, books = make(SnapshotsFit, world), make(CommittedForEver, world)
     change = ConfChange(ConfChangeKind.REMOVE, 3)
     one.raft.append(entry(2, 2, kind=CHANGE), entry(3, 2), commit=3)
-    books.stepped(one)
+    books.changed(one)
     conf = ConfState((1, 2))
     one.machine = SimpleNamespace(conf_state=lambda: conf)  # type: ignore[assignment]
     result = Result(1, 1, conf_change=change, conf_valid=True)
@@ -468,7 +468,7 @@ def test_i15_snapshots_fit(world: StubWorld) -> None:
     for meta in (SnapshotMeta(3, 1, conf), SnapshotMeta(3, 2, ConfState((1, 2, 3)))):
         with objection("I15"):
             invariant.sent(one, InstallSnapshot(1, 2, 2, meta))
-    invariant.stepped(one)
+    invariant.changed(one)
     one.raft.log.commit = 2
     with objection("I15"):
         invariant.installed(one, 3, 2)
@@ -482,7 +482,7 @@ def test_i15_snapshots_fit(world: StubWorld) -> None:
 
 
 def _steps(invariant: Invariant, p: StubProcess) -> None:
-    for _ in range(16):
+    for _ in range(32):
         invariant.stepped(p)  # type: ignore[arg-type]
 
 
@@ -515,7 +515,7 @@ def test_i49_removed_means_gone(world: StubWorld) -> None:
     one.raft.follow(2, 3)
     result = Result(1, 1, conf_change=ConfChange(ConfChangeKind.REMOVE, 3), conf_valid=True)
     invariant.applied(one, [entry(2, 2, kind=CHANGE)], [result])
-    invariant.stepped(one)  # It leads on until the others know.
+    invariant.changed(one)  # It leads on until the others know.
     invariant.sent(one, AppendReply(1, 3, 2, 2, False, 0, 0))
     invariant.sent(one, VoteReply(1, 3, 3, False))
     with objection("I49"):
@@ -524,4 +524,4 @@ def test_i49_removed_means_gone(world: StubWorld) -> None:
         invariant.sent(one, AppendReply(1, 3, 3, 2, False, 0, 0))
     one.raft.term = 3
     with objection("I49"):
-        invariant.stepped(one)
+        invariant.changed(one)

@@ -184,6 +184,14 @@ def test_i25_nothing_after_a_failed_write(world: StubWorld) -> None:
     with pytest.raises(DiskFailed):
         logged.write(HardState(3, 3, 1), 3)
     invariant.stepped(p)
+    invariant.sent(p, Heartbeat(1, 3, 2, 1, 0))  # The loop does not know yet.
+    p.running.loop._running = False
+    with objection("I25"):
+        invariant.sent(p, Heartbeat(1, 3, 2, 1, 0))
+    p.running.loop._running = True
+    for _ in range(21):
+        world.now_ns += S // 10
+        invariant.stepped(p)
     with objection("I25"):
         invariant.sent(p, Heartbeat(1, 3, 2, 1, 0))
     logged.wal._writer.sync()  # As if the log did not refuse itself.
@@ -262,13 +270,13 @@ def test_i22_revisions_only_grow(world: StubWorld) -> None:
     invariant = make(RevisionsOnlyGrow, world)
     canon_of(world).resume(one)  # type: ignore[arg-type]
     apply(one, put(b"a"), put(b"a"), watchers=[invariant])
-    invariant.stepped(one)
+    invariant.changed(one)
     apply(one, command(CommandKind.COMPACT, CompactionRequest(revision=3)), watchers=[invariant])
-    invariant.stepped(one)
+    invariant.changed(one)
     state = one.machine._state
     one.machine._state = state._replace(compact_revision=1)
     with objection("I22"):
-        invariant.stepped(one)
+        invariant.changed(one)
     two.machine._state = state._replace(revision=2)
     with objection("I22"):
         invariant.started(two)
@@ -503,7 +511,7 @@ def test_i39_expiry_of_one_term(world: StubWorld) -> None:
     one = StubProcess(world)
     invariant = make(ExpiryOfOneTerm, world)
     one.raft.lead(2)
-    invariant.stepped(one)
+    invariant.changed(one)
     apply(one, grant(7), put(b"a", lease=7), expire(7, 1), watchers=[invariant])
     entries, results = apply(one, expire(7, 2))
     entries[0] = entries[0]._replace(data=expire(7, 1))

@@ -35,6 +35,7 @@ _MASK: Final = (1 << 64) - 1
 _LINES_HASHED_AT: Final = 512
 _HOOKS: Final = (
     "stepped",
+    "changed",
     "sent",
     "applied",
     "installed",

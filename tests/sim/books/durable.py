@@ -132,9 +132,10 @@ class _File:
 class _Recorder:
     """The log's disk, and what goes through it."""
 
-    def __init__(self, inner: Any, log: DurableLog) -> None:
+    def __init__(self, inner: Any, log: DurableLog, books: DurableLogs) -> None:
         self._inner = inner
         self._log = log
+        self._books = books
         self._header: bytes | None = None
         self.after_failure = ""
         """What the process still asked of this disk after an error."""
@@ -147,6 +148,7 @@ class _Recorder:
             return call()
         except DiskFailed as error:
             self._log.failed = self._log.failed or str(error)
+            self._books.failures += 1
             raise
 
     def synced(self, path: Path, data: bytes) -> None:
@@ -183,6 +185,8 @@ class DurableLogs:
         self.world = world
         self._logs: dict[str, tuple[int, DurableLog, _Recorder | None]] = {}
         self._ended: dict[int, DurableLog] = {}
+        self.failures = 0
+        """Errors that any disk has reported to its log."""
 
     def begin(self, p: Process) -> None:
         """A process has started: reads its durable image and listens from now on. Idempotent."""
@@ -191,7 +195,7 @@ class DurableLogs:
             return
         log = image_of(p)
         writer = wal_writer(p)
-        recorder = _Recorder(writer._disk, log)
+        recorder = _Recorder(writer._disk, log, self)
         writer._disk = recorder
         if writer._file is not None:
             writer._file = _File(writer._file, recorder)

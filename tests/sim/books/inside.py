@@ -15,12 +15,14 @@ from raft.types import Entry
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kvstore.node.member import MemberCore
     from raft.log import RaftLog
     from raft.progress import Progress
     from raft.state import ReadQueue, State
     from tests.sim.process import Process
 
 __all__ = (
+    "fingerprint",
     "is_readable",
     "is_up",
     "entries_between",
@@ -33,6 +35,7 @@ __all__ = (
     "snapshot_indexes",
     "state_of",
     "streams_of",
+    "turns",
     "wal_directory",
     "wal_writer",
 )
@@ -41,6 +44,33 @@ __all__ = (
 def is_up(p: Process) -> bool:
     """Whether there is a running member to look at (a start takes a while)."""
     return p.alive and p.running is not None
+
+
+def fingerprint(core: MemberCore) -> tuple[Any, ...]:
+    """Equal as long as nothing of Raft or the state machine has changed that others can see."""
+    state: State = core.raft._state
+    log = state.log
+    entries = log._entries
+    return (
+        state.role,
+        state.term,
+        state.vote,
+        state.leader_id,
+        log.commit,
+        log.applied,
+        log.stable,
+        log.base_index,
+        len(entries),
+        entries[-1] if entries else None,
+        state.conf,
+        state.pending_snapshot,
+        core.applier.machine._state,
+    )
+
+
+def turns(p: Process) -> bool:
+    """Whether its loop still takes turns, not having learned of anything that ends it."""
+    return bool(p.running is not None and p.running.loop._running)
 
 
 def state_of(p: Process) -> State:

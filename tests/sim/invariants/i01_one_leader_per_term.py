@@ -28,7 +28,7 @@ class OneLeaderPerTerm(Invariant):
         super().__init__(world)
         self._leaders: dict[int, int] = {}
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         raft = p.raft
         if raft.role is Role.LEADER:
             self._book(raft.term, p.member_id)

@@ -52,7 +52,7 @@ class TermAndVoteStay(Invariant):
             )
         self._now[p.name] = (term, vote)
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         raft = p.raft
         now = (raft.term, raft.vote)
         before = self._now.get(p.name, now)

@@ -40,7 +40,7 @@ class LeadersOnlyAppend(Invariant):
     def started(self, p: Process) -> None:
         self._led.pop(p.name, None)
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         raft = p.raft
         if raft.role is not Role.LEADER:
             if p.name in self._led:

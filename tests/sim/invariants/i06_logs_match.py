@@ -34,9 +34,9 @@ class LogsMatch(Invariant):
 
     def started(self, p: Process) -> None:
         self._tails.forget(p)
-        self.stepped(p)
+        self.changed(p)
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         news = self._tails.news(p)
         if news is None:
             return

@@ -32,7 +32,7 @@ class LeadersAreComplete(Invariant):
         self._witness = witness_of(world)
         self._seen: set[int] = set()
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         raft = p.raft
         if raft.role is not Role.LEADER or raft.term in self._seen:
             return

@@ -30,9 +30,9 @@ class CommittedForEver(Invariant):
 
     def started(self, p: Process) -> None:
         self._witness.forget(p)
-        self.stepped(p)
+        self.changed(p)
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         witness = self._witness
         witness.follow(p)
         witness.probe(p)

@@ -44,9 +44,9 @@ class OneChangeAtATime(Invariant):
         self._tails.forget(p)
         self._began.pop(p.name, None)
         self._changes[p.name] = []
-        self.stepped(p)
+        self.changed(p)
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         news = self._tails.news(p)
         changes = self._changes.setdefault(p.name, [])
         if news is not None:

@@ -101,7 +101,7 @@ class MajoritiesMeet(Invariant):
                 f"candidate's at {asked}"
             )
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         raft = p.raft
         if raft.role is not Role.LEADER:
             return

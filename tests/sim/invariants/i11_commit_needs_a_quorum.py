@@ -45,7 +45,7 @@ class CommitNeedsAQuorum(Invariant):
     def started(self, p: Process) -> None:
         self._led.pop(p.name, None)
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         raft = p.raft
         if raft.role is not Role.LEADER:
             self._led.pop(p.name, None)

@@ -74,7 +74,7 @@ class ALeaderStays(Invariant):
         if self._calm and any(result.conf_change is not None for result in results):
             self._disturbed()
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         if not self._calm or p.raft.role is not Role.LEADER:
             return
         term = p.raft.term

@@ -37,7 +37,7 @@ class IndexesInOrder(Invariant):
     def stopped(self, p: Process, why: str) -> None:
         self._durable.end(p)
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         log = log_of(p)
         applied = p.machine.applied_index
         now = (log.base_index, applied, log.commit, log.last_index)

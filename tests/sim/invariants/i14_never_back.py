@@ -53,7 +53,7 @@ class NeverBack(Invariant):
                 f"the one of term {known} was committed"
             )
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         now = (p.raft.commit_index, p.machine.applied_index)
         before = self._now.get(p.name)
         if now == before:

@@ -55,7 +55,7 @@ class SnapshotsFit(Invariant):
                 f"{p.name} has configuration {conf} after entry {index}, others have {known}"
             )
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         self._commit[p.name] = p.raft.commit_index
 
     def sent(self, p: Process, message: Message) -> None:

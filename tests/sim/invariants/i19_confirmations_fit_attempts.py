@@ -1,8 +1,8 @@
 """I19 (etcd #20418; reliability R6): a read confirmation is for the attempt that asked.
 
-On the wire: the answer comes from the leader that was asked, in the term in which it was asked,
-and with an index no lower than what anybody knew to be committed when the question left. An
-answer to an attempt of the same number from before a restart fails that.
+On the wire: no member ever uses a number twice, restarts included; the answer comes from the
+leader that was asked, in the term in which it was asked, and with an index no lower than what
+anybody knew to be committed when the question left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Attempt(NamedTuple):
 
 
 class ConfirmationsFitAttempts(Invariant):
-    """Remembers every question until the asking process ends."""
+    """Remembers every question."""
 
     number = "I19"
     title = (
@@ -41,13 +41,15 @@ class ConfirmationsFitAttempts(Invariant):
         self._witness = witness_of(world)
         self._asked: dict[int, dict[int, _Attempt]] = {}
 
-    def started(self, p: Process) -> None:
-        self._asked.pop(p.member_id, None)
-
     def sent(self, p: Process, message: Message) -> None:
         if isinstance(message, ForwardRead):
             asked = self._asked.setdefault(message.sender, {})
             for context in message.contexts:
+                if context in asked:
+                    raise self.violated(
+                        f"member {message.sender:x} asks in term {message.term} with number "
+                        f"{context}, as it did in term {asked[context].term}"
+                    )
                 asked[context] = _Attempt(message.term, message.to, self._witness.last)
         elif isinstance(message, ReadReply):
             asked = self._asked.get(message.to, {})

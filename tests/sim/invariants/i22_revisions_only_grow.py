@@ -63,7 +63,7 @@ class RevisionsOnlyGrow(Invariant):
                 f"{p.name} {what}: at entry {index} it has revision {now[0]}, others {revision}"
             )
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         machine = p.machine
         now = (machine.revision, machine.compact_revision)
         before = self._now.get(p.name)

@@ -40,7 +40,7 @@ class ExpiryOfOneTerm(Invariant):
         self._canon = canon_of(world)
         self._leaders: dict[int, int] = {}
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         raft = p.raft
         if raft.role is Role.LEADER:
             self._leaders[raft.term] = p.member_id

@@ -47,7 +47,7 @@ class RemovedMeansGone(Invariant):
             if change is not None and result.conf_valid and change.kind == ConfChangeKind.REMOVE:
                 self._gone.setdefault(p.name, {})[change.node_id] = p.raft.term
 
-    def stepped(self, p: Process) -> None:
+    def changed(self, p: Process) -> None:
         gone = self._gone.get(p.name)
         if gone:
             since = gone.get(p.raft.leader_id)

@@ -8,6 +8,7 @@ from kvstore import errors
 from kvstore.machine import CommandKind, Member
 from kvstore.node.membership import conf_change
 from kvstore.pb import rpc_pb2
+from raft.messages import Message, ReadReply
 from raft.types import ConfChangeKind
 
 from .cluster import Cluster, Outcome
@@ -173,6 +174,36 @@ def test_a_lost_round_is_asked_again_with_a_new_id() -> None:
     assert list(read.value.kvs) == []
     assert follower.core.rounds.slow == 1
     assert leader.core.is_leader
+
+
+def test_a_confirmation_from_before_a_restart_confirms_nothing_after_it() -> None:
+    cluster = Cluster()
+    cluster.elect()
+    asking = cluster.follower().id
+    held: list[Message] = []
+    send = cluster.send
+
+    def holding(message: Message) -> bool:
+        if isinstance(message, ReadReply):
+            held.append(message)
+            return True
+        return send(message)
+
+    cluster.send = holding  # type: ignore[method-assign]
+    cluster.get(cluster.peers[asking], b"k")
+    cluster.settle()
+    cluster.kill(asking)
+    cluster.restart(asking)
+    cluster.tick(2)
+    read = cluster.get(cluster.peers[asking], b"k")
+    cluster.settle()
+    old, new = held
+    send(old)
+    cluster.settle()
+    assert read.pending
+    send(new)
+    cluster.settle()
+    assert list(read.value.kvs) == []
 
 
 def test_a_killed_leader_loses_nothing_that_was_answered() -> None:
