@@ -29,6 +29,10 @@ class Violated(AssertionError):  # noqa: N818 - a verdict, named as one reads it
         self.number = number
         self.sentence = sentence
 
+    def __reduce__(self) -> tuple[type[Violated], tuple[str, str]]:
+        """Travels from one process to another."""
+        return (Violated, (self.number, self.sentence))
+
 
 class Invariant:
     """One promise, watched over a whole seed; every hook is a no-op until overridden.

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from tests.sim.complaints import Complaints
 from tests.sim.endgame import Endgame
 from tests.sim.faults import Faults, plan
 from tests.sim.frontdoor import FrontDoor
+from tests.sim.invariants import ALL
 from tests.sim.judging import judge
 from tests.sim.observer import Invariant, Violated
 from tests.sim.operator import Operator
@@ -35,7 +36,7 @@ from tests.sim.world import TICK, World
 
 __all__ = ("Outcome", "Seed", "main", "run_seed")
 
-Mutant = Callable[[], Any]
+Mutant = Callable[[], AbstractContextManager[Any]]
 """A context manager that breaks the product for the time of a seed."""
 
 _COLLECTED_TICKS: Final = 2_000
@@ -62,6 +63,7 @@ class Outcome:
     wall_s: float
     live: bool = False
     """Whether liveness could be demanded, and was shown."""
+    nodes: int = 0
     decisions: int = 0
     lines: list[str] = field(default_factory=list)
 
@@ -93,7 +95,7 @@ class Seed:
         self.params = params
         self.cluster = Cluster(params, keep_log=keep_log)
         self.world: World = self.cluster.world
-        wanted = _all_invariants() if invariants is None else invariants
+        wanted = ALL if invariants is None else invariants
         if params.profile == "canary":
             wanted = [*wanted, canary.Canary]
         self.world.watch([each(self.world) for each in wanted])
@@ -142,15 +144,6 @@ class Seed:
             judge(world, self.history, self.watches)
 
 
-def _all_invariants() -> list[type[Invariant]]:
-    """Every invariant that there is."""
-    try:
-        from tests.sim.invariants import ALL
-    except ImportError:
-        return []
-    return list(ALL)
-
-
 def run_seed(
     seed: int,
     profile: str = "long",
@@ -170,33 +163,18 @@ def run_seed(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with overridden(params), Complaints() as complaints:
-            if mutant is not None:
-                with mutant():
-                    made = _run(params, until_tick, skipped, keep_log, invariants, complaints)
-            else:
-                made = _run(params, until_tick, skipped, keep_log, invariants, complaints)
+        broken = nullcontext() if mutant is None else mutant()
+        with overridden(params), broken, Complaints() as complaints:
+            made = Seed(params, skipped=skipped, keep_log=keep_log, invariants=invariants)
+            complaints.world = made.world
+            made.run(until_tick)
+            complaints.world = None
+            made.cluster.bury()
+            gc.collect(1)
     finally:
         if collecting:
             gc.enable()
     return _outcome(made, time.perf_counter() - began)
-
-
-def _run(
-    params: Params,
-    until_tick: int | None,
-    skipped: Collection[int],
-    keep_log: bool,
-    invariants: Sequence[type[Invariant]] | None,
-    complaints: Complaints,
-) -> Seed:
-    made = Seed(params, skipped=skipped, keep_log=keep_log, invariants=invariants)
-    complaints.world = made.world
-    made.run(until_tick)
-    complaints.world = None
-    made.cluster.bury()
-    gc.collect(1)
-    return made
 
 
 def _outcome(made: Seed, wall_s: float) -> Outcome:
@@ -218,6 +196,7 @@ def _outcome(made: Seed, wall_s: float) -> Outcome:
         world.trace_sha256(),
         wall_s,
         made.live,
+        made.params.nodes,
         len(made.decisions),
         world.lines or [],
     )
@@ -230,16 +209,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", choices=sorted(PROFILES), default="long")
     parser.add_argument("--upto", type=int, metavar="TICK", help="stop after this many ticks")
     parser.add_argument("--skip", default="", help="numbers of decisions to leave out, with commas")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", dest="changes",
+                        help="set a parameter otherwise than drawn")  # fmt: skip
     parser.add_argument("--log", action="store_true", help="print every event, a line each")
     parser.add_argument("--faults", action="store_true", help="print what happened how often")
     options = parser.parse_args(arguments)
     skipped = {int(number) for number in options.skip.split(",") if number}
+
+    def change(params: Params) -> None:
+        for text in options.changes:
+            name, _, number = text.partition("=")
+            setattr(params, name, int(number))
+
     outcome = run_seed(
         options.seed,
         options.profile,
         until_tick=options.upto,
         keep_log=options.log,
         skipped=skipped,
+        change=change,
     )
     for line in outcome.lines:
         print(line)
@@ -252,5 +240,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.NOTSET)
     raise SystemExit(main())

@@ -1,7 +1,4 @@
-"""Campaigns of the simulator: many seeds, no violation, and every kind of fault did happen.
-
-Fixed seeds are run by everybody alike; `KVSTORE_SIM_FIRST` moves on to fresh ones.
-"""
+"""The campaigns: nothing is broken, everything has happened, and the canary is caught."""
 
 from __future__ import annotations
 
@@ -9,64 +6,84 @@ import os
 
 import pytest
 
-from tests.sim import counts
-from tests.sim.params import CRASH_KINDS, FAULT_KINDS
-from tests.sim.pool import PROCESSES, Job, Tally, run_jobs
+from tests.sim.campaign import Campaign, campaign
+from tests.sim.counts import record
 from tests.sim.run import run_seed
+from tests.sim.shrink import Case, shrink
 
-FIRST = int(os.environ.get("KVSTORE_SIM_FIRST", "1"))
 LONG = int(os.environ.get("KVSTORE_SIM_LONG", "200"))
 SHORT = int(os.environ.get("KVSTORE_SIM_SHORT", "1000"))
-LEAST_OPERATIONS = {"long": 20, "short": 10}
-VOID_SHARE_MAX = 0.05
-"""A few seeds draw a cluster that is hardly ever up; more than a few would prove nothing."""
 
 
-def campaign(profile: str, seeds: int, kinds: tuple[str, ...]) -> Tally:
-    """Runs so many seeds and demands that all of them held, and that all faults came up."""
-    tally = Tally()
-    jobs = (Job(seed, profile) for seed in range(FIRST, FIRST + seeds))
-    for report in run_jobs(jobs, processes=PROCESSES):
-        tally.add(report, least_operations=LEAST_OPERATIONS[profile])
-        if not report.ok:
-            print(f"\n{report.text}\n  python -m tests.sim.run --seed {report.job.seed} "
-                  f"--profile {profile} --log")  # fmt: skip
-    counts.record(f"simulator-{profile}", **tally.numbers)
-    counts.record(f"faults.{profile}", **tally.faults)
-    print(profile, tally.numbers)
-    assert not tally.violations, "\n".join(tally.violations)
-    assert len(tally.void) <= VOID_SHARE_MAX * seeds, "\n".join(tally.void)
-    never = [kind for kind in kinds if not tally.faults[kind]]
-    assert not never, f"these faults never happened: {never}"
-    return tally
+def _demand(done: Campaign) -> None:
+    done.count()
+    assert not done.failed, "\n".join(f"{each}\n  {each.replay}" for each in done.failed)
+    assert not done.void, "\n".join(f"too little succeeded: {each}" for each in done.void)
+    assert not done.silent(), f"never happened: {', '.join(done.silent())}"
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
 def test_a_short_seed(seed: int) -> None:
     outcome = run_seed(seed, "short")
-    assert outcome.ok, str(outcome)
-    assert outcome.succeeded >= LEAST_OPERATIONS["short"], "void: too little happened"
+    assert outcome.ok, f"{outcome}\n  {outcome.replay}"
+    assert outcome.succeeded > 8
+
+
+def test_the_canary_is_caught() -> None:
+    outcome = run_seed(0, "canary")
+    assert outcome.violation is not None
+    assert outcome.violation.number == "canary"
+
+
+def test_a_seed_is_the_same_twice() -> None:
+    assert run_seed(5, "short").trace_sha256 == run_seed(5, "short").trace_sha256
+
+
+def test_a_seed_can_be_replayed_up_to_a_tick() -> None:
+    whole = run_seed(5, "short", until_tick=700, keep_log=True).lines
+    part = run_seed(5, "short", until_tick=500, keep_log=True).lines
+    assert part
+    assert whole[: len(part)] == part
+
+
+def test_a_failing_seed_gets_smaller() -> None:
+    case, outcome = shrink(Case(3, "canary"), budget=12)
+    assert outcome.violation is not None
+    assert outcome.violation.number == "canary"
+    assert outcome.ticks < 500
+    assert "--skip" in case.command
+    assert case.run().violation is not None
+
+
+@pytest.mark.sim
+@pytest.mark.timeout(600)
+def test_short_seeds() -> None:
+    _demand(campaign("short", range(300)))
 
 
 @pytest.mark.sim
 @pytest.mark.timeout(900)
-def test_sixty_long_seeds() -> None:
-    campaign("long", 60, tuple(FAULT_KINDS))
+def test_long_seeds() -> None:
+    _demand(campaign("long", range(60)))
 
 
 @pytest.mark.sim
-@pytest.mark.timeout(900)
-def test_three_hundred_short_seeds() -> None:
-    campaign("short", 300, CRASH_KINDS)
+@pytest.mark.timeout(120)
+def test_no_canary_survives() -> None:
+    done = campaign("canary", range(10))
+    record("sim-canary", seeds=len(done.outcomes), caught=len(done.failed))
+    assert len(done.failed) == len(done.outcomes)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0)
-def test_the_long_campaign() -> None:
-    campaign("long", LONG, tuple(FAULT_KINDS))
+@pytest.mark.sim
+@pytest.mark.timeout(36_000)
+def test_many_short_seeds() -> None:
+    _demand(campaign("short", range(1_000, 1_000 + SHORT)))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0)
-def test_the_short_campaign() -> None:
-    campaign("short", SHORT, CRASH_KINDS)
+@pytest.mark.sim
+@pytest.mark.timeout(36_000)
+def test_many_long_seeds() -> None:
+    _demand(campaign("long", range(1_000, 1_000 + LONG)))
