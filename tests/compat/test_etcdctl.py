@@ -75,6 +75,12 @@ def normalise(text: str, replacements: dict[str, str]) -> list[str]:
     text = re.sub(r"(?m)^\|.*$", lambda m: re.sub(" {2,}", " ", m[0]), text)
     for pattern, new in rules:
         text = re.sub(pattern, new, text)
+    # etcd lists a lease's keys in no order.
+    text = re.sub(
+        r"attached keys\(\[([^]]*)\]\)",
+        lambda m: f"attached keys([{' '.join(sorted(m[1].split()))}])",
+        text,
+    )
     text = re.sub(r'"keys":\[([^]]*)\]', lambda m: f'"keys":{sorted(m[1].split(","))}', text)
     text = re.sub(
         r'(?<=ETCD_INITIAL_CLUSTER=")[^"]*', lambda m: ",".join(sorted(m[0].split(","))), text
