@@ -79,8 +79,13 @@ class _Settling:
         return [*kept, *done, *self.traceless]
 
     def _revoked_by_answer(self, revision: int, after: model.Store, state: model.Store) -> bool:
+        """Whether a revocation that was answered did this.
+
+        Its answer names the revision also if there was nothing left to delete: one that was
+        called when the revision was known already has not made it.
+        """
         return any(
-            _effect(state, op.request) == after.head.changes
+            op.call < self.latest[revision] and _effect(state, op.request) == after.head.changes
             for op in self.revocations.get(revision, ())
         )
 

@@ -118,6 +118,21 @@ def test_an_answered_revocation_needs_no_other_author() -> None:
     assert settle([*LEASE, revoked], EXPIRED) == [*LEASE, revoked]
 
 
+def test_a_revocation_that_came_later_and_found_nothing_is_not_the_author() -> None:
+    granted, put = LeaseGrant(7, 5), Put(b"a", b"1", 7)
+    lost = unknown(25, Delete(b"a"))
+    history = [
+        ok(1, 2, granted, Response(1)),
+        ok(10, 20, put, Response(2)),
+        lost,
+        ok(30, 40, Range(b"a"), Response(3)),
+        ok(50, 60, LeaseRevoke(7), Response(3)),
+    ]
+    settled = settle(history, log_of(granted, put, Delete(b"a")))
+    done = replace(lost, outcome=Outcome.OK, response=Response(3, deleted=1), ret=40)
+    assert done in settled
+
+
 def test_a_lease_that_is_used_later_has_not_expired() -> None:
     later = Put(b"b", b"2", 7)
     witness = log_of(LeaseGrant(7, 5), Put(b"a", b"1", 7), Delete(b"a"), later)

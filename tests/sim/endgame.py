@@ -98,9 +98,11 @@ class Endgame:
         ]
 
     def _configurations(self) -> list[list[int]]:
-        """The voters of every configuration that is in force, or may come, somewhere."""
+        """The voters of every configuration that is in force, or may come, at some member."""
         found: list[list[int]] = []
-        for process in self.cluster.live():
+        for process in self._able():
+            if not process.alive or process.running is None:
+                continue
             raft = process.core.raft
             voters = list(raft.conf.voters)
             found.append(list(voters))

@@ -263,7 +263,9 @@ class SimTransport:
         present.pop(self.member_id, None)
         for member_id in [each for each in self.links if each not in present]:
             self._left[member_id] = None
-            self.links.pop(member_id).close()
+            gone = self.links.pop(member_id)
+            gone.close()
+            self._end_inbound(gone.target_name)
         for member_id, member in present.items():
             self._left.pop(member_id, None)
             link = self.links.get(member_id) or self.strangers.pop(member_id, None)
@@ -271,6 +273,13 @@ class SimTransport:
                 link = Link(self, member_id, member.peer_urls)
             link.urls = tuple(member.peer_urls)
             self.links[member_id] = link
+
+    def _end_inbound(self, sender: str) -> None:
+        """What a member that is one no more has dialled here ends at once."""
+        transport = self.network.listening.get(sender)
+        link = transport.link_to(self.process.name) if transport is not None else None
+        if link is not None and link.connected_to(self):
+            link.disconnect("no member any more")
 
     def send(self, peer_id: int, messages: Sequence[Message]) -> None:
         """Sends messages that came out of one turn together, or drops them."""
