@@ -162,6 +162,7 @@ class Running:
             connected_since=lambda peer_id: self.peers.active_since(peer_id),
             max_request_bytes=config.max_request_bytes,
             catchup_entries=config.snapshot_catchup_entries,
+            wall_s=host.wall_s,
         )
         core.on_members = self._members
         return core

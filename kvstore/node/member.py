@@ -100,7 +100,10 @@ class MemberCore:
         connected_since: Callable[[int], float | None],
         max_request_bytes: int,
         catchup_entries: int,
+        wall_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """`wall_s`: Unix time for the journal; nothing else in a member asks for it."""
+        self._wall_s = wall_s
         self.member_id = member_id
         self.raft = raft
         self.hub = hub
@@ -256,7 +259,7 @@ class MemberCore:
             due = self.lessor.due(now)
             if due:
                 request_id = self.proposals.new_id()
-                payload = expiry_payload(self.term, due)
+                payload = expiry_payload(self.term, due, int(self._wall_s() * 1000))
                 data = encode(CommandKind.LEASE_EXPIRE, request_id, payload)
                 self.proposals.enqueue(request_id, data)
 
