@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -158,6 +158,24 @@ class LeaderCalls:
         for dones, ttl in zip(batch.values(), ttls, strict=True):
             for done in dones:
                 done(ttl, None)
+
+    def renew_many(self, lease_ids: Sequence[int], done: Done) -> None:
+        """Has the leader renew leases in one call; `done` gets the list of their TTLs."""
+
+        async def ask() -> None:
+            try:
+                ttls = await self.ask_leader(RENEW, list(lease_ids))
+            except EtcdError as error:
+                done(None, error)
+            else:
+                done(ttls, None)
+
+        if len(self._sending) >= MAX_WAITING_READS:
+            done(None, TOO_MANY_REQUESTS)
+            return
+        task = asyncio.get_running_loop().create_task(ask())
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     def close(self) -> None:
         """Gives up on questions under way."""
