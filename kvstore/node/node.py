@@ -420,6 +420,11 @@ class Node:
         """
         self.running.leases.renew(lease_ids, done)
 
+    def expiring(self, lease_ids: Sequence[int]) -> None:
+        """Whoever holds these leases ends them now: the leader renews them no more."""
+        core = self.running.core
+        core.lessor.expiring(lease_ids, core.clock())
+
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimes:
         """Remaining and granted time, as the leader counts it; ttl -1 when there is none."""
         return await self.running.leases.times(lease_id, keys)

@@ -120,6 +120,9 @@ class Guard:
         """Who is held."""
         return tuple(self._held)
 
+    def __contains__(self, instance: int) -> bool:
+        return instance in self._held
+
     def resume(self, held: Iterable[int], until: float) -> None:
         """Goes on where the leader before left off."""
         self.engaged = True

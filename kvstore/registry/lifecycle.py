@@ -15,10 +15,12 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any, Final
 
+from kvstore.machine import DELETE, Cause, JournalRecord
 from kvstore.registry.model import Instance, Reason, Status
 
 __all__ = (
     "EVENTS",
+    "WRITTEN_BY_CLIENT",
     "Pulse",
     "after_check",
     "after_override",
@@ -28,6 +30,7 @@ __all__ = (
     "deregistered",
     "event_of",
     "expired",
+    "reason_of",
 )
 
 EVENTS: Final[Mapping[str, str]] = {
@@ -44,6 +47,9 @@ EVENTS: Final[Mapping[str, str]] = {
 """The code of a reason → the event that watchers are told; other codes are updates."""
 
 
+WRITTEN_BY_CLIENT: Final = Reason("updated", "written by a client")
+
+
 class Pulse(Enum):
     """What the leader knows of an instance's heartbeats."""
 
@@ -58,6 +64,20 @@ class Pulse(Enum):
 def event_of(reason: Reason) -> str:
     """What watchers are told of a change with this reason."""
     return EVENTS.get(reason.code, "updated")
+
+
+def reason_of(record: JournalRecord) -> Reason:
+    """Why a record stands in the journal."""
+    match record.cause:
+        case Cause.REGISTRY:
+            return Reason.of_line(record.reason)
+        case Cause.LEASE_EXPIRED:
+            return Reason("expired", "its lease expired")
+        case Cause.LEASE_REVOKED:
+            return Reason("deregistered", "its lease was revoked")
+    if record.op == DELETE:
+        return Reason("deregistered", "deleted by a client")
+    return WRITTEN_BY_CLIENT
 
 
 def after_register(wanted: Instance, before: Instance | None, now_ms: int) -> Instance:

@@ -27,6 +27,7 @@ __all__ = (
     "METADATA_BYTES_MAX",
     "PORTS_MAX",
     "REASON_CHARS_MAX",
+    "REBUILD_RETRY_S",
     "REBUILD_SLICE_INSTANCES",
     "REMOVAL_RETRY_S",
     "TAGS_MAX",
@@ -85,5 +86,7 @@ CLOCK_STEP_S: Final = 10.0
 
 REBUILD_SLICE_INSTANCES: Final = 1_000
 """Instances that the catalog takes in between two turns of the loop."""
+REBUILD_RETRY_S: Final = 0.05
+"""Pause before the catalog is read anew when that could not be finished."""
 HISTORY_SLICE_RECORDS: Final = 1_000
 """Records of the journal that a question to it looks at between two turns."""
