@@ -76,6 +76,8 @@ class Keeper:
         self._services: dict[ServiceName, _Watched] = {}
         self._alert: dict[ServiceName, None] = {}
         """Services whose guard is not idle."""
+        self._fresh: dict[InstanceName, None] = {}
+        """Instances that are new or changed, and not looked at yet."""
         self._confirmed: set[int] = set()
         self._todo: dict[int, None] = {}
         """Leases of instances that may have to be written."""
@@ -136,6 +138,7 @@ class Keeper:
         self._liveness.demote()
         for table in (self._names, self._services, self._alert, self._todo, self._overdue):
             table.clear()
+        self._fresh.clear()
         self._notes.clear()
         self._written.clear()
         self._confirmed.clear()
@@ -143,17 +146,9 @@ class Keeper:
     async def _prepare(self) -> None:
         """Gets to know all instances, a few hundred in a turn."""
         await self._catalog.wait_ready()
-        names = [
-            entry.name
-            for service in list(self._catalog.services.values())
-            for entry in service.entries.values()
-        ]
-        for at in range(0, len(names), limits.KEEPER_SLICE_ITEMS):
-            for name in names[at : at + limits.KEEPER_SLICE_ITEMS]:
-                entry = self._catalog.entry(name)
-                if entry is not None:
-                    self._track(entry)
-            await asyncio.sleep(0)
+        for known in self._catalog.services.values():
+            self._fresh.update((entry.name, None) for entry in known.entries.values())
+        await self._take_in()
         for service, note in list(self._catalog.guards.items()):
             if not self._is_engaged(service):
                 self._resume(service, note.told)
@@ -243,7 +238,24 @@ class Keeper:
             if before is not None and (after is None or after.lease != before.lease):
                 self._untrack(before.lease, before.name)
             if after is not None:
-                self._track(after)
+                self._fresh[after.name] = None
+
+    async def _take_in(self) -> None:
+        """Looks at the instances that are new or changed, a few hundred in a turn.
+
+        To read one takes too long to do it where thousands are committed at once. That a
+        deadline counts from here, and not from the commit, is at most a tick to its favour.
+        """
+        left = limits.KEEPER_SLICE_ITEMS
+        for name in list(self._fresh):
+            self._fresh.pop(name, None)
+            entry = self._catalog.entry(name)
+            if entry is not None:
+                self._track(entry)
+            left -= 1
+            if not left:
+                left = limits.KEEPER_SLICE_ITEMS
+                await asyncio.sleep(0)
 
     # ---- deadlines -------------------------------------------------------------------------
 
@@ -327,6 +339,7 @@ class Keeper:
             try:
                 if self._preparing:
                     await self._prepare()
+                await self._take_in()
                 self._tick()
                 if not await self._write():
                     await asyncio.sleep(limits.KEEPER_TICK_S)

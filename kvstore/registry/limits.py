@@ -67,8 +67,8 @@ GUARD_HOLD_MAX_S: Final = 600.0
 """More than so many percent, and at least so many instances, silent within the window: they are
 held, for so long at most."""
 
-LIVENESS_TURN_MAX: Final = 5_000
-"""Deadlines looked at in one turn of the loop (about 2 µs each)."""
+LIVENESS_TURN_MAX: Final = 2_500
+"""Deadlines looked at in one turn of the loop (about 4 µs each, with what follows)."""
 REMOVAL_RETRY_S: Final = 2.0
 """A removal that did not happen comes up again after this."""
 
@@ -76,7 +76,7 @@ KEEPER_TICK_S: Final = 0.1
 """How often the leader looks at the deadlines."""
 KEEPER_RETRY_S: Final = 0.5
 """Pause after a batch that could not be proposed."""
-KEEPER_BATCH_ITEMS: Final = 2_000
+KEEPER_BATCH_ITEMS: Final = 1_000
 KEEPER_BATCH_BYTES: Final = 1024**2
 """One BATCH entry of the keeper; what is more follows in the next."""
 KEEPER_SLICE_ITEMS: Final = 250

@@ -263,12 +263,8 @@ async def test_thousands_at_once_are_written_and_removed_quickly(tmp_path: Path)
         many = [payment(n, ttl_s=2, grace_s=1, service="many") for n in range(3_000)]
         for at in range(0, 3_000, 1_000):
             await register(registry.node, *many[at : at + 1_000])
-        slowest = 0.0
-        loop = asyncio.get_running_loop()
-        while registry.catalog.instances:
-            before = loop.time()
-            await asyncio.sleep(0.005)
-            slowest = max(slowest, loop.time() - before)
-            assert before < loop.time() + 20
-        assert slowest < 0.5
+        first = registry.node.revision
+        await until(lambda: registry.catalog.instances == 0, patience_s=20.0)
         assert len(registry.node.machine.leases) == 0
+        # So many in an entry that two changes of each take a few revisions.
+        assert registry.node.revision - first <= 40
