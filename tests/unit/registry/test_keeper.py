@@ -1,4 +1,7 @@
-"""The life of instances on real members: silence, return, grace, guard, and changes of leader."""
+"""The life of instances on real members: silence, return, grace, guard, and changes of leader.
+
+Most of it is waiting for deadlines, too long for `make verify`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import asyncio
 import json
 from pathlib import Path
 from unittest.mock import patch
+
+import pytest
 
 from kvstore.machine import ANY_REVISION, BatchAction, BatchItem
 from kvstore.registry import limits
@@ -16,6 +21,8 @@ from tests.unit.node.nodes import get, grant, keep_alive, put, until
 from tests.unit.node.on_loop import on_loop
 
 from .world import PAYMENT, Observer, beat, beating, deregister, payment, register, world
+
+pytestmark = pytest.mark.sim
 
 SLACK_S = 1.0
 """How late a deadline may be acted on, commit and all."""
