@@ -41,6 +41,7 @@ from kvstore.node.errors import (
 )
 from kvstore.node.node import Node
 from kvstore.node.peers import TcpNetwork
+from kvstore.registry.registry import Registry
 from kvstore.serving.binding import bind_all, socket_address
 from kvstore.serving.config import ServerConfig
 from kvstore.serving.exits import ExitCode, ServerStopError
@@ -144,6 +145,7 @@ class _Server:
         self._metrics = Metrics()
         self.node = make_node(config.node, self._metrics)
         self._api: Api | None = None
+        self._registry: Registry | None = None
         self._http: list[HttpServer] = []
         self._front: Front | None = None
         self._node_started = False
@@ -159,6 +161,8 @@ class _Server:
         _prepare_directory(config.node.data_dir)
         await self._start_node()
         self._node_started = True
+        self._registry = Registry(self.node)
+        self._registry.start()
         self._api = build_api(self.node)
         await self._wait_for_leader()
         plain, measurements = self._make_http(self._api)
@@ -224,6 +228,8 @@ class _Server:
             self._api.health.set_serving(False)
         if self._front is not None:
             await self._front.stop(grace_s)
+        if self._registry is not None:
+            await self._registry.stop()
         if self._node_started:
             await self.node.stop()
         for server in self._http:

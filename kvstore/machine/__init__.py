@@ -2,19 +2,28 @@
 
 from kvstore.machine.apply import ApplyBatch
 from kvstore.machine.command import (
+    ABSENT,
+    ANY_REVISION,
+    BatchAction,
+    BatchFailure,
+    BatchItem,
+    BatchOutcome,
     Command,
     CommandError,
     CommandKind,
+    batch_payload,
     decode,
     encode,
     expiry_payload,
     member_attributes_payload,
+    read_outcomes,
 )
 from kvstore.machine.config import MachineConfig
 from kvstore.machine.draft import Lease
 from kvstore.machine.foresight import Foreseen, foresee
 from kvstore.machine.hashing import HashAnswer
 from kvstore.machine.jobs import Job, run
+from kvstore.machine.journal import Cause, JournalRecord
 from kvstore.machine.machine import Machine
 from kvstore.machine.membership import ConfContext, Member
 from kvstore.machine.meta import FormatError
@@ -24,9 +33,16 @@ from kvstore.machine.results import DELETE, PUT, Change, Result
 from kvstore.machine.view import View
 
 __all__ = (
+    "ABSENT",
+    "ANY_REVISION",
     "DELETE",
     "PUT",
     "ApplyBatch",
+    "BatchAction",
+    "BatchFailure",
+    "BatchItem",
+    "BatchOutcome",
+    "Cause",
     "Change",
     "Command",
     "CommandError",
@@ -36,6 +52,7 @@ __all__ = (
     "FormatError",
     "HashAnswer",
     "Job",
+    "JournalRecord",
     "Lease",
     "Machine",
     "MachineConfig",
@@ -43,11 +60,13 @@ __all__ = (
     "RangeAnswer",
     "Result",
     "View",
+    "batch_payload",
     "cost_bytes",
     "decode",
     "encode",
     "expiry_payload",
     "foresee",
     "member_attributes_payload",
+    "read_outcomes",
     "run",
 )

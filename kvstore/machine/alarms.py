@@ -1,7 +1,7 @@
 """Alarms: raised and cleared through the log, obeyed when later entries are applied.
 
-NOSPACE refuses what may add data (puts, transactions that can put, lease grants). CORRUPT refuses
-every change of keys and leases. Clearing one is always possible.
+NOSPACE refuses what may add data (puts, transactions that can put, lease grants; of a batch its
+puts). CORRUPT refuses every change of keys and leases. Clearing one is always possible.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _REFUSED_BY_CORRUPT = frozenset(
         CommandKind.LEASE_GRANT,
         CommandKind.LEASE_REVOKE,
         CommandKind.LEASE_EXPIRE,
+        CommandKind.BATCH,
     )
 )
 _REFUSED_BY_NOSPACE = frozenset((CommandKind.PUT, CommandKind.LEASE_GRANT))

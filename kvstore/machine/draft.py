@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from kvstore.machine.config import MachineConfig
 from kvstore.machine.jobs import Job
+from kvstore.machine.journal import EMPTY, Cause, Extent, Journal
 from kvstore.machine.limits import CHANGES_MAX, SLICE_DELETES
 from kvstore.machine.membership import Member
 from kvstore.machine.mvcc import fetch, newest, stored, walk
@@ -36,6 +37,7 @@ from kvstore.machine.tables import (
     version_record,
 )
 from kvstore.machine.wire import pair, tombstone, tombstone_event
+from kvstore.pb.kv_pb2 import KeyValue
 from kvstore.storage.store import WriteTxn
 
 __all__ = ("Draft", "Lease", "State")
@@ -63,6 +65,7 @@ class State(NamedTuple):
     removed: frozenset[int]
     alarms: frozenset[tuple[int, int]]
     """(member id, alarm type)."""
+    journal: Extent = EMPTY
 
 
 class Draft:
@@ -70,11 +73,13 @@ class Draft:
 
     __slots__ = (
         "_committed_leases",
+        "_journaled",
         "applied",
         "changes",
         "compact_revision",
         "config",
         "granted",
+        "journal",
         "lease_overlay",
         "overflowed",
         "revision",
@@ -119,6 +124,8 @@ class Draft:
         """Leases granted, checkpointed or (None) revoked by this batch."""
         self.granted: dict[int, Lease] = {}
         self.revoked: list[int] = []
+        self.journal = Journal(txn, state.journal, config)
+        self._journaled = config.journal_prefix
 
     @property
     def reading_revision(self) -> int:
@@ -139,6 +146,7 @@ class Draft:
         """Ends an entry: from here on it counts as applied."""
         self.finish_request()
         self.revisions_to_come = 0
+        self.journal.cause = Cause.CLIENT
         self.applied = (index, term)
 
     def final_state(self) -> State:
@@ -148,6 +156,7 @@ class Draft:
             compact_revision=self.compact_revision,
             applied_index=self.applied[0],
             applied_term=self.applied[1],
+            journal=self.journal.extent,
         )
 
     # Leases
@@ -187,6 +196,8 @@ class Draft:
             if lease:
                 txn.put(LEASE_KEYS, lease_id(lease) + key, b"")
         self.sub = sub + 1
+        if key.startswith(self._journaled):
+            self.journal.append(main, sub, PUT, key, value)
         if self._lists(1):
             self.changes.append(Change(main, sub, PUT, key, kv, version == 1, lease))
 
@@ -196,6 +207,8 @@ class Draft:
         sub = self.sub
         at = revision_key(main, sub)
         txn = self.txn
+        if key.startswith(self._journaled):
+            self.journal.append(main, sub, DELETE, key, self._last_value(key))
         txn.put(REVISIONS, at + TOMBSTONE_MARK, tombstone(key))
         txn.put(KEYS, ordered_key(key) + stamp_of(at), b"")
         if lease:
@@ -214,6 +227,10 @@ class Draft:
         first = self.sub
         stamps = [revision_key(main, sub) for sub in range(first, first + len(doomed))]
         txn = self.txn
+        journaled = self._journaled
+        for sub, (key, _) in enumerate(doomed, first):
+            if key.startswith(journaled):
+                self.journal.append(main, sub, DELETE, key, self._last_value(key))
         txn.put_many(
             REVISIONS,
             [
@@ -236,6 +253,13 @@ class Draft:
                 Change(main, sub, DELETE, key, tombstone_event(key, main), False, 0)
                 for sub, (key, _) in enumerate(doomed, first)
             ]
+
+    def _last_value(self, key: bytes) -> bytes:
+        """The value of a live key that is about to be deleted, for the journal."""
+        version = self.newest(key)
+        assert version is not None, "a key is deleted that is not there"
+        value: bytes = KeyValue.FromString(self.stored(version)).value
+        return value
 
     def _lists(self, count: int) -> bool:
         """Whether `count` more changes are to be listed; gives up the list when it gets long."""

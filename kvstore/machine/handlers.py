@@ -10,15 +10,17 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from kvstore import errors
-from kvstore.machine import alarms, leases, membership, txn
+from kvstore.machine import alarms, batch, leases, membership, txn
 from kvstore.machine.command import (
     CommandError,
     CommandKind,
+    read_batch,
     read_expiry,
     read_member_attributes,
 )
 from kvstore.machine.draft import Draft
 from kvstore.machine.jobs import Job
+from kvstore.machine.journal import Cause
 from kvstore.machine.meta import put_member
 from kvstore.machine.quota import txn_cost
 from kvstore.machine.results import Result
@@ -78,14 +80,17 @@ def _lease_grant(draft: Draft, payload: bytes) -> bytes:
 
 
 def _lease_revoke(draft: Draft, payload: bytes) -> Job[bytes]:
+    draft.journal.cause = Cause.LEASE_REVOKED
     yield from leases.revoke(draft, LeaseRevokeRequest.FromString(payload).ID)
     return b""
 
 
 def _lease_expire(draft: Draft, payload: bytes) -> Job[bytes]:
-    term, numbers = read_expiry(payload)
+    term, numbers, time_ms = read_expiry(payload)
     # A deadline is only as good as the leadership of the one who kept it.
     if term == draft.term:
+        draft.journal.cause = Cause.LEASE_EXPIRED
+        draft.journal.advance(time_ms)
         yield from leases.expire(draft, numbers)
     return b""
 
@@ -93,6 +98,15 @@ def _lease_expire(draft: Draft, payload: bytes) -> Job[bytes]:
 def _lease_checkpoint(draft: Draft, payload: bytes) -> bytes:
     leases.checkpoint(draft, LeaseCheckpointRequest.FromString(payload))
     return b""
+
+
+def _batch(draft: Draft, payload: bytes) -> Job[bytes]:
+    time_ms, if_term, items = read_batch(payload)
+    if if_term not in (0, draft.term):
+        return batch.void(draft, items)
+    draft.journal.cause = Cause.REGISTRY
+    draft.journal.advance(time_ms)
+    return batch.apply(draft, items)
 
 
 def _alarm(draft: Draft, payload: bytes) -> bytes:
@@ -167,4 +181,5 @@ HANDLERS: dict[int, Handler] = {
     CommandKind.ALARM: _alarm,
     CommandKind.MEMBER_ATTRIBUTES: _member_attributes,
     CommandKind.CLUSTER_VERSION: _cluster_version,
+    CommandKind.BATCH: _batch,
 }

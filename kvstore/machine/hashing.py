@@ -17,6 +17,7 @@ from kvstore.machine.meta import load_hashed
 from kvstore.machine.mvcc import newest_any, walk
 from kvstore.machine.tables import (
     ALARMS,
+    JOURNAL,
     KEYS,
     LEASE_KEYS,
     LEASES,
@@ -113,11 +114,12 @@ def _is_kept(txn: ReadTxn, record_key: bytes, kv: bytes, keep_at: int) -> bool:
 def hash_state(txn: ReadTxn, compact: int) -> Job[int]:
     """A CRC-32C over the applied state: every table, without what the sweep will remove."""
     crc: int = extend(0, load_hashed(txn))
-    for table in (LEASES, LEASE_KEYS, MEMBERS, REMOVED, ALARMS):
+    for table in (LEASES, LEASE_KEYS, MEMBERS, REMOVED, ALARMS, JOURNAL):
         parts: list[bytes] = [table.encode()]
+        slice_records = SLICE_VALUES if table == JOURNAL else SLICE_RECORDS
         for key, record in txn.scan(table):
             parts += (key, record)
-            if len(parts) > 2 * SLICE_RECORDS:
+            if len(parts) > 2 * slice_records:
                 crc = extend(crc, b"".join(parts))
                 parts = []
                 yield

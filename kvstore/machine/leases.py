@@ -18,7 +18,17 @@ from kvstore.machine.wire import int_field
 from kvstore.pb.rpc_pb2 import LeaseCheckpointRequest, LeaseGrantRequest
 from kvstore.storage.store import ReadTxn
 
-__all__ = ("attached_keys", "checkpoint", "expire", "grant", "load_leases", "revoke")
+__all__ = (
+    "attached_keys",
+    "begin",
+    "checkpoint",
+    "end",
+    "expire",
+    "grant",
+    "has_keys",
+    "load_leases",
+    "revoke",
+)
 
 _RECORD = struct.Struct(">qq")
 _ID = struct.Struct(">q")
@@ -45,10 +55,24 @@ def grant(draft: Draft, request: LeaseGrantRequest) -> bytes:
         raise errors.LEASE_TTL_TOO_LARGE
     if draft.lease(request.ID) is not None:
         raise errors.LEASE_EXISTS
-    lease = Lease(request.ID, max(request.TTL, draft.config.min_lease_ttl_s))
-    _store(draft, lease)
-    draft.granted[lease.id] = lease
+    lease = begin(draft, request.ID, request.TTL)
     return int_field(_GRANT_ID_FIELD, lease.id) + int_field(_GRANT_TTL_FIELD, lease.ttl_s)
+
+
+def begin(draft: Draft, number: int, ttl_s: int) -> Lease:
+    """Creates a lease of an id that is free; a TTL that is too short is raised."""
+    lease = Lease(number, max(ttl_s, draft.config.min_lease_ttl_s))
+    _store(draft, lease)
+    draft.granted[number] = lease
+    return lease
+
+
+def end(draft: Draft, number: int) -> None:
+    """Ends a lease that has no keys (any more)."""
+    draft.txn.delete(LEASES, lease_id(number))
+    draft.lease_overlay[number] = None
+    draft.granted.pop(number, None)
+    draft.revoked.append(number)
 
 
 def revoke(draft: Draft, number: int) -> Job[None]:
@@ -68,10 +92,7 @@ def revoke(draft: Draft, number: int) -> Job[None]:
         if len(keys) < SLICE_DELETES:
             break
         yield
-    draft.txn.delete(LEASES, prefix)
-    draft.lease_overlay[number] = None
-    draft.granted.pop(number, None)
-    draft.revoked.append(number)
+    end(draft, number)
 
 
 def expire(draft: Draft, numbers: list[int]) -> Job[None]:
@@ -79,10 +100,10 @@ def expire(draft: Draft, numbers: list[int]) -> Job[None]:
     # How many revisions this will take is settled at once: a key is on one lease at most.
     to_come = 0
     for number in dict.fromkeys(numbers):
-        to_come += draft.lease(number) is not None and _has_keys(draft.txn, number)
+        to_come += draft.lease(number) is not None and has_keys(draft.txn, number)
     for at, number in enumerate(numbers, 1):
         if draft.lease(number) is not None:
-            to_come -= _has_keys(draft.txn, number)
+            to_come -= has_keys(draft.txn, number)
             draft.revisions_to_come = to_come
             yield from revoke(draft, number)
             draft.finish_request()
@@ -90,7 +111,8 @@ def expire(draft: Draft, numbers: list[int]) -> Job[None]:
             yield
 
 
-def _has_keys(txn: ReadTxn, number: int) -> bool:
+def has_keys(txn: ReadTxn, number: int) -> bool:
+    """Whether any key is attached to a lease."""
     prefix = lease_id(number)
     found = txn.seek(LEASE_KEYS, prefix)
     return found is not None and found[0].startswith(prefix)

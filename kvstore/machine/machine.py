@@ -100,6 +100,11 @@ class Machine:
         """The agreed version, such as "3.6.0"; empty when not decided yet."""
         return self._state.cluster_version
 
+    @property
+    def clock_ms(self) -> int:
+        """The newest time that a command carried (Unix time); 0 before the first."""
+        return self._state.journal.clock_ms
+
     def conf_state(self) -> ConfState:
         """The membership as Raft wants it."""
         return membership.conf_state(self._state.members.values())

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from kvstore.machine.alarms import load_alarms
 from kvstore.machine.draft import State
+from kvstore.machine.journal import load_extent
 from kvstore.machine.membership import Member, pack_member, unpack_member
 from kvstore.machine.tables import MEMBERS, META, REMOVED, member_id
 from kvstore.storage.store import ReadTxn, WriteTxn
@@ -31,10 +32,12 @@ _FORMAT_KEY: Final = b"format"
 _APPLIED_KEY: Final = b"applied"
 _CLUSTER_VERSION_KEY: Final = b"cluster_version"
 _SWEEP_KEY: Final = b"sweep"
+_CLOCK_KEY: Final = b"clock"
 
 _FORMAT: Final = b"kvstore machine 1"
 _APPLIED = struct.Struct(">QQQq")
 _SWEEP = struct.Struct(">qQQ")
+_CLOCK = struct.Struct(">Q")
 
 _EMPTY_REVISION: Final = 1
 NEVER_COMPACTED: Final = -1
@@ -71,6 +74,7 @@ def load_state(txn: ReadTxn) -> State:
     index, term, revision, compact = (
         _APPLIED.unpack(applied) if applied else (0, 0, _EMPTY_REVISION, NEVER_COMPACTED)
     )
+    clock = txn.get(META, _CLOCK_KEY)
     members = {}
     for _, record in txn.scan(MEMBERS):
         member = unpack_member(record)
@@ -84,12 +88,14 @@ def load_state(txn: ReadTxn) -> State:
         members=members,
         removed=frozenset(int.from_bytes(key) for key, _ in txn.scan(REMOVED)),
         alarms=load_alarms(txn),
+        journal=load_extent(txn, _CLOCK.unpack(clock)[0] if clock else 0),
     )
 
 
 def load_hashed(txn: ReadTxn) -> bytes:
     """What of this table belongs to the hash of the state (the sweep's progress does not)."""
-    return (txn.get(META, _APPLIED_KEY) or b"") + (txn.get(META, _CLUSTER_VERSION_KEY) or b"")
+    keys = (_APPLIED_KEY, _CLUSTER_VERSION_KEY, _CLOCK_KEY)
+    return b"".join(txn.get(META, key) or b"" for key in keys)
 
 
 def save_state(txn: WriteTxn, before: State, after: State) -> None:
@@ -98,6 +104,8 @@ def save_state(txn: WriteTxn, before: State, after: State) -> None:
         txn.put(META, _FORMAT_KEY, _FORMAT)
     if before.cluster_version != after.cluster_version:
         txn.put(META, _CLUSTER_VERSION_KEY, after.cluster_version.encode())
+    if before.journal.clock_ms != after.journal.clock_ms:
+        txn.put(META, _CLOCK_KEY, _CLOCK.pack(after.journal.clock_ms))
     applied = _APPLIED.pack(
         after.applied_index, after.applied_term, after.revision, after.compact_revision
     )

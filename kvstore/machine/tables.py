@@ -4,6 +4,7 @@
 `keys`        ordered key + inverted (main, sub) → version record; empty for a deletion
 `leases`      lease id → TTLs
 `lease_keys`  lease id + key → nothing
+`journal`     main + sub → what changed there, when and why (keys under one prefix, see `journal`)
 `members`, `removed`, `alarms`, `meta`: small tables, see their modules
 
 *Ordered key.* Each zero byte of a key becomes 00 ff and two zero bytes end it. The codes sort as
@@ -24,6 +25,7 @@ from kvstore.storage.store import TableSpec
 __all__ = (
     "ALARMS",
     "AFTER_ALL_STAMPS",
+    "JOURNAL",
     "KEYS",
     "LEASES",
     "LEASE_KEYS",
@@ -56,6 +58,7 @@ MEMBERS: Final = "members"
 REMOVED: Final = "removed"
 ALARMS: Final = "alarms"
 META: Final = "meta"
+JOURNAL: Final = "journal"
 
 TABLES: Final[tuple[TableSpec, ...]] = (
     TableSpec(REVISIONS),
@@ -66,6 +69,7 @@ TABLES: Final[tuple[TableSpec, ...]] = (
     TableSpec(REMOVED),
     TableSpec(ALARMS),
     TableSpec(META),
+    TableSpec(JOURNAL),
 )
 
 TOMBSTONE_MARK: Final = b"t"

@@ -7,10 +7,12 @@ pages cannot be reused, so a view lives for seconds at most.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from types import TracebackType
 
 from kvstore.machine.hashing import HashAnswer, hash_kv, hash_state
 from kvstore.machine.jobs import Job
+from kvstore.machine.journal import JournalRecord, journal_at, journal_oldest, journal_scan
 from kvstore.machine.leases import attached_keys
 from kvstore.machine.mvcc import newest, stored
 from kvstore.machine.ranges import CountCache, RangeAnswer, RangeReader
@@ -105,3 +107,26 @@ class View:
             else:
                 event = tombstone_event(kv.key, main)
                 yield Change(main, sub, DELETE, kv.key, event, False, 0)
+
+    # The journal (see `journal`): it reaches back further than `compact_revision`.
+
+    def journal_since(self, revision: int, limit: int) -> list[JournalRecord]:
+        """The first `limit` records of `revision` and later, ascending."""
+        return list(islice(self.journal(revision), limit))
+
+    def journal(
+        self, start_revision: int, stop_revision: int | None = None, *, newest_first: bool = False
+    ) -> Iterator[JournalRecord]:
+        """The records of start_revision <= revision < stop_revision, read as they are drawn.
+
+        The caller draws a bounded number per turn.
+        """
+        return journal_scan(self._txn, start_revision, stop_revision, newest_first=newest_first)
+
+    def journal_at(self, revision: int, sub: int) -> JournalRecord | None:
+        """The record of one change; None if it is not kept, or was of another key."""
+        return journal_at(self._txn, revision, sub)
+
+    def journal_oldest(self) -> JournalRecord | None:
+        """Where the journal begins; None while it is empty."""
+        return journal_oldest(self._txn)

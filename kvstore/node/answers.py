@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("Answer", "HashAnswer", "LeaseTimes", "NodeStatus", "encode_header")
+from kvstore.machine import BatchOutcome
+
+__all__ = ("Answer", "BatchAnswer", "HashAnswer", "LeaseTimes", "NodeStatus", "encode_header")
 
 
 class Answer(NamedTuple):
@@ -12,6 +14,13 @@ class Answer(NamedTuple):
 
     revision: int
     body: bytes
+
+
+class BatchAnswer(NamedTuple):
+    """What became of a batch: the store's revision after it, and the outcome of each item."""
+
+    revision: int
+    outcomes: list[BatchOutcome]
 
 
 class LeaseTimes(NamedTuple):

@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from kvstore import faults
-from kvstore.machine import ApplyBatch, Machine, Result
+from kvstore.machine import ApplyBatch, Change, Machine, Result
 from kvstore.machine.command import CommandKind
 from kvstore.node.foresight import Foresight
 from kvstore.node.limits import (
@@ -72,6 +72,9 @@ class Applier:
         self._began = 0.0
         self.slow = 0
         """Batches that took longer than SLOW_APPLY_S (for the metrics)."""
+        self.on_changes: Callable[[Sequence[Change] | None], None] = lambda _changes: None
+        """Told what was just committed, before anybody is answered; None: too much to be listed,
+        or the whole state was replaced."""
         self._paused = False
         self._held: dict[int, int] = {}
         self._kept: deque[tuple[int, int]] = deque()
@@ -126,6 +129,7 @@ class Applier:
             self._kept_bytes = 0
             self._foresight.forget(self.applied_index)
             self._core.raft.applied_to(self.applied_index)
+            self.on_changes(None)
 
     def step(self) -> bool:
         """Applies about APPLY_SLICE_OPERATIONS; True when more is waiting."""
@@ -263,6 +267,8 @@ class Applier:
             self._leases(batch, inherited=entries[0].term < core.term)
         core.raft.applied_to(self.applied_index)
         self._compact_log()
+        if batch.overflowed or batch.changes:
+            self.on_changes(None if batch.overflowed else batch.changes)
         for done, result in answers:
             if result.error is not None:
                 done(None, result.error)

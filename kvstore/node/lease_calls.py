@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvstore import errors
 from kvstore.errors import EtcdError
 from kvstore.machine import View
 from kvstore.node.answers import LeaseTimes
+from kvstore.node.limits import MAX_RENEWALS_PER_CALL
 from kvstore.node.proposals import Done
 from kvstore.node.remote import (
     RENEW,
@@ -42,6 +43,24 @@ class LeaseCalls:
         else:
             running.calls.renew(lease_id, done)
         running.loop.wake()
+
+    def renew(self, lease_ids: Sequence[int], done: Done) -> None:
+        """Renews many leases with one confirmation, or one question to the leader.
+
+        `done` gets the list of their TTLs, 0 for each that there is not.
+        """
+        running = self._node.running
+        if self._node.stopped:
+            done(None, errors.STOPPED)
+        elif not lease_ids:
+            done([], None)
+        elif len(lease_ids) > MAX_RENEWALS_PER_CALL:
+            done(None, errors.REQUEST_TOO_LARGE)
+        elif running.core.is_leader:
+            running.core.renew_many(lease_ids, done)
+            running.loop.wake()
+        else:
+            running.calls.renew_many(lease_ids, done)
 
     async def times(self, lease_id: int, keys: bool) -> LeaseTimes:
         """Remaining and granted time, as the leader counts it."""
@@ -79,25 +98,16 @@ class LeaseCalls:
         if not lease_ids:
             return []
         outcome: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        ttls: list[int] = [0] * len(lease_ids)
-        missing = len(lease_ids)
 
-        def collect(position: int) -> Done:
-            def done(ttl: Any, error: EtcdError | None) -> None:
-                nonlocal missing
-                missing -= 1
-                if outcome.done():
-                    return
-                if error is not None:
-                    outcome.set_exception(EtcdError(error.code, error.message))
-                    return
-                ttls[position] = ttl
-                if missing == 0:
-                    outcome.set_result(ttls)
+        def done(ttls: Any, error: EtcdError | None) -> None:
+            if outcome.done():
+                return
+            if error is not None:
+                outcome.set_exception(EtcdError(error.code, error.message))
+            else:
+                outcome.set_result(ttls)
 
-            return done
-
-        core.renew_leases([(lease_id, collect(n)) for n, lease_id in enumerate(lease_ids)])
+        core.renew_many(lease_ids, done)
         self._node.running.loop.wake()
         return await outcome
 

@@ -6,6 +6,10 @@ here and nothing in the log. A new leader cannot know when leases were last rene
 each its full time again plus one election timeout, which covers a renewal that the old leader
 answered just before it learned of its end.
 
+Somebody on top of the member (the service registry) may hold leases back: a held lease is not
+expired, and may be renewed, for as long as `held` says so. `expiring` takes that back: the holder
+is about to end the leases by a command of its own.
+
 The heap holds one record per lease. A renewal only moves the deadline in the table; the
 record in the heap is early then, and is put back with the true deadline when it surfaces.
 """
@@ -14,10 +18,17 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from kvstore.errors import NOT_PRIMARY_LESSOR
-from kvstore.node.limits import LEASE_EXPIRIES_PER_S, LEASE_EXPIRY_RETRY_S, MAX_LEASE_BATCH
+from kvstore.errors import NOT_PRIMARY_LESSOR, EtcdError
+from kvstore.node.limits import (
+    LEASE_EXPIRIES_PER_S,
+    LEASE_EXPIRY_RETRY_S,
+    LEASE_HOLD_CHECK_S,
+    MAX_LEASE_BATCH,
+    MAX_LEASES_LOOKED_AT,
+)
 from kvstore.node.proposals import Done
 
 __all__ = ("Lessor", "minimum_ttl_s")
@@ -49,6 +60,10 @@ class Lessor:
         self._waiting: dict[int, list[Done]] = {}
         self._allowance = 0.0
         self._last_due = 0.0
+        self.on_renewed: Callable[[Sequence[int], float], None] | None = None
+        """Told of leases that were renewed here, and when."""
+        self.held: Callable[[int], bool] | None = None
+        """Asked when a lease's time is over; while it says True the lease goes on."""
 
     @property
     def primary(self) -> bool:
@@ -118,11 +133,67 @@ class Lessor:
         if ttl_s is None or not self._exists(lease_id):
             done(0, None)
             return
-        if lease_id in self._expiring or self._deadlines[lease_id] <= now:
+        if self._is_over(lease_id, now):
             self._waiting.setdefault(lease_id, []).append(done)
             return
         self._deadlines[lease_id] = now + ttl_s
+        if self.on_renewed is not None:
+            self.on_renewed((lease_id,), now)
         done(ttl_s, None)
+
+    def renew_many(self, lease_ids: Sequence[int], now: float, done: Done) -> None:
+        """`renew` of many with one answer: the list of their TTLs.
+
+        Where one of them is just ending, the answer waits for that.
+        """
+        if not self._primary:
+            done(None, NOT_PRIMARY_LESSOR)
+            return
+        ttls = [0] * len(lease_ids)
+        renewed: list[int] = []
+        ending: list[int] = []
+        table, deadlines = self._ttls, self._deadlines
+        for place, lease_id in enumerate(lease_ids):
+            ttl_s = table.get(lease_id)
+            if ttl_s is None or not self._exists(lease_id):
+                continue
+            if self._is_over(lease_id, now):
+                ending.append(lease_id)
+                continue
+            deadlines[lease_id] = now + ttl_s
+            ttls[place] = ttl_s
+            renewed.append(lease_id)
+        if renewed and self.on_renewed is not None:
+            self.on_renewed(renewed, now)
+        if not ending:
+            done(ttls, None)
+            return
+        missing = len(ending)
+        failure: EtcdError | None = None
+
+        def ended(_ttl: Any, error: EtcdError | None) -> None:
+            nonlocal missing, failure
+            missing -= 1
+            failure = failure or error
+            if not missing:
+                done(None if failure else ttls, failure)
+
+        for lease_id in ending:
+            self._waiting.setdefault(lease_id, []).append(ended)
+
+    def _is_over(self, lease_id: int, now: float) -> bool:
+        """Whether it is too late to renew a lease."""
+        if lease_id in self._expiring:
+            return True
+        if self._deadlines[lease_id] > now:
+            return False
+        return self.held is None or not self.held(lease_id)
+
+    def expiring(self, lease_ids: Iterable[int], now: float) -> None:
+        """The holder of these leases ends them now: it is too late to renew them."""
+        for lease_id in lease_ids:
+            if lease_id in self._deadlines:
+                self._expiring[lease_id] = now + LEASE_EXPIRY_RETRY_S
 
     def remaining_s(self, lease_id: int, now: float) -> float | None:
         """Seconds until the lease ends, never below 0; None when it is not known here."""
@@ -141,7 +212,11 @@ class Lessor:
             float(MAX_LEASE_BATCH), self._allowance + elapsed * LEASE_EXPIRIES_PER_S
         )
         batch: list[int] = []
+        looked_at = 0
         while self._heap and self._heap[0][0] <= now and len(batch) < int(self._allowance):
+            if looked_at == MAX_LEASES_LOOKED_AT:
+                break
+            looked_at += 1
             _, lease_id = heapq.heappop(self._heap)
             deadline = self._deadlines.get(lease_id)
             if deadline is None:
@@ -152,6 +227,9 @@ class Lessor:
             again_at = self._expiring.get(lease_id, deadline)
             if again_at > now:
                 heapq.heappush(self._heap, (again_at, lease_id))
+                continue
+            if self.held is not None and self.held(lease_id):
+                heapq.heappush(self._heap, (now + LEASE_HOLD_CHECK_S, lease_id))
                 continue
             self._expiring[lease_id] = now + LEASE_EXPIRY_RETRY_S
             heapq.heappush(self._heap, (now + LEASE_EXPIRY_RETRY_S, lease_id))

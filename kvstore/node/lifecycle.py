@@ -24,6 +24,7 @@ from kvstore.node.loop import MemberLoop
 from kvstore.node.maintenance import Duties
 from kvstore.node.member import MemberCore
 from kvstore.node.members import MemberChanges
+from kvstore.node.overlay import Overlay
 from kvstore.node.proposals import RequestIds
 from kvstore.node.remote import Handler, LeaderCalls, answer_call
 from kvstore.node.snapshots import Snapshots
@@ -101,6 +102,7 @@ class Running:
         self._sweep_at = 0.0
         self._sweep_waiters: list[Callable[[], None]] = []
         self.changes = MemberChanges(node, host.wall_s)
+        self._answers: dict[str, Callable[[bytes], Awaitable[bytes]]] = {}
         self.leases = LeaseCalls(node)
         own = self._local(node, opened)
         self.peers = network.connect(own)
@@ -163,15 +165,17 @@ class Running:
             connected_since=lambda peer_id: self.peers.active_since(peer_id),
             max_request_bytes=config.max_request_bytes,
             catchup_entries=config.snapshot_catchup_entries,
+            wall_s=host.wall_s,
         )
         core.on_members = self._members
         return core
 
     def _local(self, node: Node, opened: Opened) -> LocalMember:
-        table = {**self.leases.answer_table(), **self.changes.answer_table()}
-
-        def answering(handler: Handler) -> Callable[[bytes], Awaitable[bytes]]:
-            return lambda payload: answer_call(handler, payload)
+        for name, handler in {
+            **self.leases.answer_table(),
+            **self.changes.answer_table(),
+        }.items():
+            self.answer(name, handler)
 
         def messages(arrived: Sequence[Message]) -> None:
             self.core.receive(arrived)
@@ -189,12 +193,26 @@ class Running:
             on_messages=messages,
             on_unreachable=unreachable,
             on_snapshot=lambda message, path: self.snapshots.received(message, path),
-            answers={name: answering(handler) for name, handler in table.items()},
+            answers=self._answers,
             cluster=lambda: Cluster(
                 opened.cluster_id, tuple(self.core.machine.members.values()) or self._seeds
             ),
             removed=lambda member_id: member_id in self.core.machine.removed_members,
         )
+
+    def answer(self, method: str, handler: Handler) -> None:
+        """From now on, peers who ask `method` are answered by `handler`."""
+        self._answers[method] = lambda payload: answer_call(handler, payload)
+
+    def support(self, overlay: Overlay) -> None:
+        """Tells `overlay` from now on what happens in this member."""
+        core = self.core
+        core.applier.on_changes = overlay.changed
+        core.on_leadership = overlay.led
+        core.lessor.on_renewed = overlay.renewed
+        core.lessor.held = overlay.held
+        if core.is_leader:
+            overlay.led(True)
 
     # ---- life ------------------------------------------------------------------------------
 

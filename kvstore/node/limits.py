@@ -74,6 +74,13 @@ LEASE_EXPIRY_RETRY_S = 7.0
 MAX_LEASE_BATCH = 500
 """Leases named by one expiry entry, and keep-alives carried by one call to the leader."""
 
+LEASE_HOLD_CHECK_S = 1.0
+"""How often a lease whose end is held back is looked at again."""
+MAX_LEASES_LOOKED_AT = 5_000
+"""Leases whose deadline is looked at in one tick (about 2 µs each)."""
+MAX_RENEWALS_PER_CALL = 10_000
+"""Leases renewed by one call of `Node.renew_leases`, and by one question to the leader."""
+
 LEASE_FORWARD_PAUSE_S = 0.05
 """Pause between two attempts to reach the leader with a keep-alive."""
 

@@ -100,7 +100,10 @@ class MemberCore:
         connected_since: Callable[[int], float | None],
         max_request_bytes: int,
         catchup_entries: int,
+        wall_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """`wall_s`: Unix time for the journal; nothing else in a member asks for it."""
+        self._wall_s = wall_s
         self.member_id = member_id
         self.raft = raft
         self.hub = hub
@@ -123,6 +126,8 @@ class MemberCore:
         self.removed = False
         """True once the entry that removes this member was applied."""
         self.on_members: Callable[[], None] = lambda: None
+        self.on_leadership: Callable[[bool], None] = lambda _leads: None
+        """Called when this member begins (True) or ends to lead."""
         self._connected_since = connected_since
         self._max_request_bytes = max_request_bytes
         self._inbox: deque[Sequence[Message]] = deque()
@@ -236,6 +241,18 @@ class MemberCore:
         leases = self.machine.leases
         self.confirm(ready, applied=any(lease_id not in leases for lease_id, _ in renewals))
 
+    def renew_many(self, lease_ids: Sequence[int], done: Done) -> None:
+        """`renew_leases` with one answer for all: a list of TTLs, 0 where there is no lease."""
+
+        def ready(error: EtcdError | None) -> None:
+            if error is not None:
+                done(None, error)
+            else:
+                self.lessor.renew_many(lease_ids, self.clock(), done)
+
+        leases = self.machine.leases
+        self.confirm(ready, applied=any(lease_id not in leases for lease_id in lease_ids))
+
     # ---- inputs ----------------------------------------------------------------------------
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -256,7 +273,7 @@ class MemberCore:
             due = self.lessor.due(now)
             if due:
                 request_id = self.proposals.new_id()
-                payload = expiry_payload(self.term, due)
+                payload = expiry_payload(self.term, due, int(self._wall_s() * 1000))
                 data = encode(CommandKind.LEASE_EXPIRE, request_id, payload)
                 self.proposals.enqueue(request_id, data)
 
@@ -419,9 +436,11 @@ class MemberCore:
             _LOG.info("this member leads in term %d", self.term)
             leases = self.machine.leases
             self.lessor.promote(((id_, lease.ttl_s) for id_, lease in leases.items()), now)
+            self.on_leadership(True)
         elif led and not self.is_leader:
             _LOG.info("this member leads no more, term %d", self.term)
             self.lessor.demote()
+            self.on_leadership(False)
 
     # ---- applying --------------------------------------------------------------------------
 

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from kvstore import errors
 from kvstore.errors import Code, EtcdError
 from kvstore.machine import Machine, View
-from kvstore.machine.command import CommandKind
+from kvstore.machine.command import BatchItem, CommandKind, batch_payload, read_outcomes
 from kvstore.machine.membership import Member
-from kvstore.machine.quota import DEFAULT_QUOTA_BYTES
+from kvstore.machine.quota import DEFAULT_QUOTA_BYTES, batch_cost
 from kvstore.metrics import Metrics
-from kvstore.node.answers import Answer, HashAnswer, LeaseTimes, NodeStatus, encode_header
+from kvstore.node.answers import (
+    Answer,
+    BatchAnswer,
+    HashAnswer,
+    LeaseTimes,
+    NodeStatus,
+    encode_header,
+)
 from kvstore.node.config import NodeConfig
 from kvstore.node.errors import BadConfiguration, StopKind, StopReason
 from kvstore.node.host import Host, OsHost
@@ -27,9 +34,10 @@ from kvstore.node.lifecycle import Running, launch
 from kvstore.node.limits import LARGE_ANSWER_BYTES
 from kvstore.node.maintenance import CLUSTER_VERSION
 from kvstore.node.members import MemberChanges
+from kvstore.node.overlay import Overlay
 from kvstore.node.proposals import Done
 from kvstore.node.reads import Reading
-from kvstore.node.remote import LeaderCalls
+from kvstore.node.remote import Handler, LeaderCalls
 from kvstore.node.streams import range_chunks, snapshot_chunks
 from kvstore.node.transport import PeerNetwork
 from kvstore.pb import rpc_pb2
@@ -203,6 +211,10 @@ class Node:
         """Seconds of the member's monotonic clock."""
         return self.running.core.clock()
 
+    def wall_ms(self) -> int:
+        """Unix time by this machine's clock, in milliseconds: for people, never for deadlines."""
+        return int(self._host.wall_s() * 1000)
+
     def header(self, revision: int) -> bytes:
         """The encoded `header` field that goes in front of a response; revision 0 is left out."""
         term = self.running.core.term
@@ -342,6 +354,44 @@ class Node:
         self.running.duties.alarm_soon(rpc_pb2.NOSPACE)
         return True
 
+    def batch(self, items: Sequence[BatchItem], done: Done, *, if_term: int = 0) -> None:
+        """Replicates many independent changes of single keys as one entry, in one revision.
+
+        `done` gets a BatchAnswer, with the outcome of each item. With `if_term` nothing of it
+        applies in any other term. Refused as a whole when it is too large, or when it puts
+        something and the database is full.
+        """
+        assert all(item.key for item in items), "an item without a key"
+        cost = batch_cost(items)
+        if cost and self.over_quota(cost):
+            done(None, errors.NO_SPACE)
+            return
+
+        def answered(result: Any, error: EtcdError | None) -> None:
+            if error is not None:
+                done(None, error)
+            else:
+                done(BatchAnswer(result.revision, read_outcomes(result.body)), None)
+
+        self.write(CommandKind.BATCH, batch_payload(self.wall_ms(), if_term, items), answered)
+
+    async def submit_batch(self, items: Sequence[BatchItem], *, if_term: int = 0) -> BatchAnswer:
+        """`batch` for coroutines: returns the answer, raises the error."""
+        answer: BatchAnswer = await self._awaited(
+            lambda done: self.batch(items, done, if_term=if_term)
+        )
+        return answer
+
+    # ---- a layer on top --------------------------------------------------------------------
+
+    def support(self, overlay: Overlay) -> None:
+        """Tells `overlay` from now on what happens in this member; there can be one."""
+        self.running.support(overlay)
+
+    def answer(self, method: str, handler: Handler) -> None:
+        """From now on, members who ask `method` (`calls.ask`) are answered by `handler`."""
+        self.running.answer(method, handler)
+
     # ---- leases ----------------------------------------------------------------------------
 
     def new_lease_id(self) -> int:
@@ -363,6 +413,18 @@ class Node:
     def lease_keep_alive(self, lease_id: int, done: Done) -> None:
         """Renews a lease, here or at the leader; `done` gets the TTL, 0 if there is none."""
         self.running.leases.keep_alive(lease_id, done)
+
+    def renew_leases(self, lease_ids: Sequence[int], done: Done) -> None:
+        """Renews many leases (MAX_RENEWALS_PER_CALL at most), here or at the leader.
+
+        `done` gets the list of their TTLs, 0 for each that there is not.
+        """
+        self.running.leases.renew(lease_ids, done)
+
+    def expiring(self, lease_ids: Sequence[int]) -> None:
+        """Whoever holds these leases ends them now: the leader renews them no more."""
+        core = self.running.core
+        core.lessor.expiring(lease_ids, core.clock())
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimes:
         """Remaining and granted time, as the leader counts it; ttl -1 when there is none."""

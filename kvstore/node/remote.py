@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -206,6 +206,26 @@ class LeaderCalls:
         for dones, ttl in zip(batch.values(), ttls, strict=True):
             for done in dones:
                 done(ttl, None)
+
+    def renew_many(self, lease_ids: Sequence[int], done: Done) -> None:
+        """Has the leader renew leases in one call; `done` gets the list of their TTLs."""
+
+        async def ask() -> None:
+            try:
+                ttls = await self.ask_leader(RENEW, list(lease_ids))
+                if type(ttls) is not list or len(ttls) != len(lease_ids):
+                    raise UNREADABLE_ANSWER
+            except EtcdError as error:
+                done(None, error)
+            else:
+                done(ttls, None)
+
+        if len(self._sending) >= MAX_WAITING_READS:
+            done(None, TOO_MANY_REQUESTS)
+            return
+        task = asyncio.get_running_loop().create_task(ask())
+        self._sending[task] = None
+        task.add_done_callback(lambda done: self._sending.pop(done, None))
 
     def close(self) -> None:
         """Gives up on questions under way."""

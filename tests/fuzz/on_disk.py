@@ -306,8 +306,11 @@ def _feed_command(data: bytes) -> None:
     if found.kind in tuple(CommandKind):
         assert command.encode(CommandKind(found.kind), found.request_id, found.payload) == data
     if found.kind == CommandKind.LEASE_EXPIRE:
-        term, lease_ids = command.read_expiry(found.payload)
-        assert command.read_expiry(command.expiry_payload(term, lease_ids)) == (term, lease_ids)
+        expiry = command.read_expiry(found.payload)
+        assert command.read_expiry(command.expiry_payload(*expiry)) == expiry
+    elif found.kind == CommandKind.BATCH:
+        batch = command.read_batch(found.payload)
+        assert command.read_batch(command.batch_payload(*batch)) == batch
     elif found.kind == CommandKind.MEMBER_ATTRIBUTES:
         attributes = command.read_member_attributes(found.payload)
         payload = command.member_attributes_payload(*attributes)
@@ -315,10 +318,13 @@ def _feed_command(data: bytes) -> None:
 
 
 def _command_seeds() -> Sequence[bytes]:
-    expiry = command.expiry_payload(3, [1, 2**63 - 1])
+    expiry = command.expiry_payload(3, [1, 2**63 - 1], 1_700_000_000_000)
     attributes = command.member_attributes_payload(2**64 - 1, "name", ("http://a:1", "http://b:2"))
+    item = command.BatchItem(b"k", -1, command.BatchAction.PUT_NEW_LEASE, b"v", 7, 60, "why")
+    batch = command.batch_payload(1_700_000_000_000, 3, [item])
     return (
         command.encode(CommandKind.PUT, 2**64 - 1, b"\n\1k\x12\1v"),
+        command.encode(CommandKind.BATCH, 2, batch),
         command.encode(CommandKind.LEASE_EXPIRE, 1, expiry),
         command.encode(CommandKind.MEMBER_ATTRIBUTES, 1, attributes),
         b"",

@@ -13,7 +13,11 @@ Commands (KEY, END, VALUE may contain escapes such as \\x00; END "\\0" means "an
         (a nested "then txn" has its lines two deeper)
   batch, with one write command per line: all in one store transaction
   compact N | sweep [N] | hash [N] | changes FROM TO | previous KEY REV | revisions | restart
-  grant ID TTL | revoke ID | expire TERM ID... | checkpoint ID TTL | leases | keys ID | term N
+  grant ID TTL | revoke ID | expire TERM ID... [at=MS] | checkpoint ID TTL | leases | keys ID
+  term N
+  items [at=MS] [if_term=N], with one line per item: keep|new|lease|delete KEY any|absent|REVISION
+        [VALUE] [lease=N] [ttl=N] [reason=WORD]: a BATCH command
+  journal [FROM] | bounds RECORDS AGE_MS (restarts with these bounds of the journal)
   alarm raise|clear MEMBER nospace|corrupt | alarms | quota_cost COMMAND
   add ID URL.. | learner ID URL.. | promote ID | remove ID | update ID URL..
   attributes ID NAME URL..
@@ -30,15 +34,21 @@ from typing import Any
 
 from kvstore.errors import EtcdError
 from kvstore.machine import (
+    ABSENT,
+    ANY_REVISION,
     PUT,
+    BatchAction,
+    BatchItem,
     CommandKind,
     ConfContext,
     MachineConfig,
     Member,
     Result,
+    batch_payload,
     cost_bytes,
     expiry_payload,
     member_attributes_payload,
+    read_outcomes,
     run,
 )
 from kvstore.pb.kv_pb2 import KeyValue
@@ -78,6 +88,13 @@ _COMPARES = {
 _RESULTS = {"=": 0, ">": 1, "<": 2, "!=": 3}
 _FLAGS = frozenset(["prev_kv", "ignore_value", "ignore_lease", "keys_only", "count_only"])
 _ALARMS = {"nospace": 1, "corrupt": 2}
+_ACTIONS = {
+    "keep": BatchAction.PUT_KEEP,
+    "new": BatchAction.PUT_NEW_LEASE,
+    "lease": BatchAction.PUT_LEASE,
+    "delete": BatchAction.DELETE,
+}
+_EXPECTED = {"any": ANY_REVISION, "absent": ABSENT}
 
 
 def scripts(directory: Path) -> list[Path]:
@@ -192,6 +209,20 @@ def _compare(words: list[str]) -> Compare:
     return compare
 
 
+def _item(words: list[str]) -> BatchItem:
+    """One line of `items`."""
+    (action, key, expected, *value), options = _split(words)
+    return BatchItem(
+        _bytes(key),
+        _EXPECTED[expected] if expected in _EXPECTED else int(expected),
+        _ACTIONS[action],
+        _bytes(value[0]) if value else b"",
+        int(options.get("lease", 0)),
+        int(options.get("ttl", 0)),
+        options.get("reason", ""),
+    )
+
+
 def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Each line without indentation, with the lines indented under it (two less)."""
     head: str | None = None
@@ -243,6 +274,8 @@ class Script:
             for request, result in zip(requests, results, strict=True):
                 yield from self._outcome(request, result)
             yield from self._events()
+        elif name == "items":
+            yield from self._items(rest, below)
         elif special is not None:
             yield from special(*rest) if name != "read_txn" else special(below)
         elif name == "range":
@@ -328,8 +361,48 @@ class Script:
         yield from self._write(LeaseRevokeRequest(ID=int(number)))
 
     def _do_expire(self, term: str, *numbers: str) -> Iterator[str]:
-        payload = expiry_payload(int(term), [int(number) for number in numbers])
+        plain, options = _split(list(numbers))
+        payload = expiry_payload(
+            int(term), [int(number) for number in plain], int(options.get("at", 0))
+        )
         yield from self._write(payload, CommandKind.LEASE_EXPIRE)
+
+    # Batches and the journal
+
+    def _items(self, words: list[str], below: list[str]) -> Iterator[str]:
+        _, options = _split(words)
+        items = [_item(line.split()) for line in below]
+        payload = batch_payload(int(options.get("at", 0)), int(options.get("if_term", 0)), items)
+        result = self.bench.apply(payload, CommandKind.BATCH)
+        yield f"rev {result.revision}" + (f" error {result.error}" if result.error else "")
+        if result.error is None:
+            for item, outcome in zip(items, read_outcomes(result.body), strict=True):
+                verdict = outcome.failure.name.lower() if outcome.failure else "applied"
+                yield f"  {_text(item.key)} {verdict} {outcome.revision}"
+        yield from self._events()
+        batch = self.bench.last
+        assert batch is not None
+        for kind, numbers in (("revoked", batch.revoked), ("granted", sorted(batch.granted))):
+            if numbers:
+                yield f"{kind} {' '.join(map(str, numbers))}"
+
+    def _do_journal(self, start: str = "0") -> Iterator[str]:
+        with self.bench.machine.view() as view:
+            for record in view.journal_since(int(start), 1000):
+                op = "put" if record.op == PUT else "delete"
+                because = f" because {record.reason}" if record.reason else ""
+                yield (
+                    f"{record.revision}.{record.sub} at {record.time_ms} {op} {_text(record.key)}"
+                    f"={_text(record.value)} {record.cause.name.lower()}{because}"
+                )
+        yield f"clock {self.bench.machine.clock_ms}"
+
+    def _do_bounds(self, records: str, age_ms: str) -> Iterator[str]:
+        self.bench.config = MachineConfig(
+            journal_max_records=int(records), journal_max_age_ms=int(age_ms)
+        )
+        self.bench.reopen()
+        yield from ()
 
     def _do_checkpoint(self, number: str, remaining: str) -> Iterator[str]:
         request = LeaseCheckpointRequest()

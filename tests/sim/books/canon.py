@@ -277,7 +277,7 @@ class Canon:
         before, first = frozenset(model.leases), len(model.events)
         answer: Any = None
         if kind == CommandKind.LEASE_EXPIRE:
-            term, numbers = read_expiry(payload)
+            term, numbers, _ = read_expiry(payload)
             if term == entry.term:
                 for number in numbers:
                     if number in model.leases:

@@ -51,7 +51,7 @@ class ExpiryOfOneTerm(Invariant):
                 continue
             command = decode(item.entry.data)
             assert command is not None
-            term, leases = read_expiry(command.payload)
+            term, leases, _ = read_expiry(command.payload)
             if term != item.entry.term and item.changes:
                 raise self.violated(
                     f"{p.name}: entry {item.entry.index} of term {item.entry.term} carries out an "

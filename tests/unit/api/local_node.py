@@ -203,7 +203,7 @@ class LocalNode:
         now = time.monotonic()
         due = [lease_id for lease_id, deadline in self._deadlines.items() if deadline <= now]
         if due:
-            payload = expiry_payload(1, due)
+            payload = expiry_payload(1, due, 0)
             self._write(CommandKind.LEASE_EXPIRE, payload, lambda _result, _error: None)
         self.start()
 

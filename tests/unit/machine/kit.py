@@ -49,6 +49,7 @@ _TINY = {
     "txn.SLICE_VALUES": 1,
     "draft.SLICE_DELETES": 1,
     "leases.SLICE_DELETES": 1,
+    "batch.SLICE_BATCH": 1,
     "leases.SLICE_RECORDS": 1,
     "hashing.SLICE_RECORDS": 1,
     "hashing.SLICE_VALUES": 1,

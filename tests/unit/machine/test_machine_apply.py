@@ -103,7 +103,7 @@ def test_a_command_of_an_unknown_kind_stops_the_node(bench: Bench) -> None:
     assert bench.machine.applied_index == 0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CommandKind if kind not in (7, 9, 10)])
+@pytest.mark.parametrize("kind", [kind for kind in CommandKind if kind not in (7, 9, 10, 40)])
 def test_a_damaged_request_stops_the_node(bench: Bench, kind: CommandKind) -> None:
     entry = Entry(1, 1, EntryKind.NORMAL, encode(kind, 1, b"\xff"))
     with pytest.raises(CommandError, match="the request in entry 1 is damaged"):

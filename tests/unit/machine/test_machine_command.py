@@ -5,12 +5,28 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from kvstore.machine import CommandError, CommandKind, ConfContext, Member, decode, encode
+from kvstore.machine import (
+    ABSENT,
+    ANY_REVISION,
+    BatchAction,
+    BatchFailure,
+    BatchItem,
+    CommandError,
+    CommandKind,
+    ConfContext,
+    Member,
+    decode,
+    encode,
+)
 from kvstore.machine.command import (
+    batch_payload,
     expiry_payload,
     member_attributes_payload,
+    outcomes_body,
+    read_batch,
     read_expiry,
     read_member_attributes,
+    read_outcomes,
 )
 
 
@@ -47,13 +63,31 @@ def test_the_numbers_on_disk_stay() -> None:
         ("MEMBER_ATTRIBUTES", 9),
         ("CLUSTER_VERSION", 10),
         ("LEASE_CHECKPOINT", 11),
+        ("BATCH", 40),
     ]
 
 
 def test_msgpack_payloads() -> None:
-    assert read_expiry(expiry_payload(3, [-5, 2**63 - 1])) == (3, [-5, 2**63 - 1])
+    assert read_expiry(expiry_payload(3, [-5, 2**63 - 1], 9)) == (3, [-5, 2**63 - 1], 9)
     payload = member_attributes_payload(2**64 - 1, "näme", ("http://a", "http://b"))
     assert read_member_attributes(payload) == (2**64 - 1, "näme", ("http://a", "http://b"))
+
+
+def test_an_expiry_of_the_first_logs_carries_no_time() -> None:
+    assert read_expiry(msgpack.packb([3, [1, 2]])) == (3, [1, 2], 0)
+
+
+def test_batches_and_their_outcomes() -> None:
+    items = [
+        BatchItem(b"a", ABSENT, BatchAction.PUT_NEW_LEASE, b"v", -7, 30, "registered"),
+        BatchItem(b"\xff", ANY_REVISION, BatchAction.DELETE),
+    ]
+    assert read_batch(batch_payload(5, 2, items)) == (5, 2, items)
+    outcomes = [(BatchFailure.NONE, 9), (BatchFailure.CONFLICT, 0)]
+    assert read_outcomes(outcomes_body(outcomes)) == outcomes
+    for damaged in ([1, 2, [3]], [1, 2, [[b"a"]]], [1, 2, 3], [1, 2]):
+        with pytest.raises(CommandError):
+            read_batch(msgpack.packb(damaged))
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({})])

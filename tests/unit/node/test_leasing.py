@@ -6,7 +6,12 @@ from typing import Any
 
 from kvstore.errors import NOT_PRIMARY_LESSOR, EtcdError
 from kvstore.node.leasing import Lessor, minimum_ttl_s
-from kvstore.node.limits import LEASE_EXPIRY_RETRY_S, MAX_LEASE_BATCH
+from kvstore.node.limits import (
+    LEASE_EXPIRY_RETRY_S,
+    LEASE_HOLD_CHECK_S,
+    MAX_LEASE_BATCH,
+    MAX_LEASES_LOOKED_AT,
+)
 
 
 class Answers:
@@ -122,3 +127,92 @@ def test_a_shorter_lease_under_a_reused_id_ends_in_its_own_time() -> None:
     lessor.granted(1, 5, 10.0)
     assert leases
     assert lessor.due(15.5) == [1]
+
+
+def test_who_asked_is_told_of_every_renewal_and_of_nothing_else() -> None:
+    lessor, leases = lessor_with({1: 5, 2: 5})
+    told: list[tuple[list[int], float]] = []
+    lessor.on_renewed = lambda lease_ids, now: told.append((list(lease_ids), now))
+    assert renewed(lessor, 1, 1.0) == [(5, None)]
+    assert renewed(lessor, 404, 1.0) == [(0, None)]
+    answers = Answers()
+    lessor.renew_many([2, 404, 1], 2.0, answers)
+    assert answers.all == [([5, 0, 5], None)]
+    assert told == [([1], 1.0), ([2, 1], 2.0)]
+    assert lessor.remaining_s(2, 2.0) == 5.0
+    del leases[2]
+    lessor.renew_many([2], 3.0, answers)
+    assert answers.all[1:] == [([0], None)]
+    assert len(told) == 2
+
+
+def test_renewing_many_waits_for_those_that_just_end() -> None:
+    lessor, leases = lessor_with({1: 2, 2: 60})
+    assert lessor.due(3.5) == [1]
+    answers = Answers()
+    lessor.renew_many([2, 1], 3.6, answers)
+    assert answers.all == []
+    del leases[1]
+    lessor.revoked(1)
+    assert answers.all == [([60, 0], None)]
+
+
+def test_renewing_many_fails_with_the_leadership() -> None:
+    lessor, _ = lessor_with({1: 2, 2: 60})
+    lessor.due(3.5)
+    answers = Answers()
+    lessor.renew_many([2, 1], 3.6, answers)
+    lessor.demote()
+    lessor.renew_many([2], 3.7, answers)
+    assert answers.all == [(None, NOT_PRIMARY_LESSOR)] * 2
+
+
+def test_a_held_lease_goes_on_until_it_is_let_go() -> None:
+    lessor, _ = lessor_with({1: 2, 2: 2})
+    held = {1}
+    asked: list[int] = []
+
+    def is_held(lease_id: int) -> bool:
+        asked.append(lease_id)
+        return lease_id in held
+
+    lessor.held = is_held
+    assert lessor.due(2.9) == []
+    assert asked == []
+    assert lessor.due(3.0) == [2]
+    assert lessor.due(3.5) == []
+    held.clear()
+    assert lessor.due(3.9) == []
+    assert lessor.due(3.0 + LEASE_HOLD_CHECK_S) == [1]
+
+
+def test_a_held_lease_can_be_renewed_after_its_time() -> None:
+    lessor, _ = lessor_with({1: 2})
+    lessor.held = lambda _lease_id: True
+    assert lessor.due(10.0) == []
+    assert renewed(lessor, 1, 10.5) == [(2, None)]
+    lessor.held = None
+    assert lessor.due(12.4) == []
+    assert lessor.due(12.5) == [1]
+
+
+def test_a_held_lease_that_its_holder_ends_is_not_renewed_any_more() -> None:
+    lessor, leases = lessor_with({1: 2})
+    lessor.held = lambda _lease_id: True
+    lessor.expiring([1, 404], 5.0)
+    assert renewed(lessor, 1, 5.1) == []
+    assert lessor.due(5.2) == []
+    del leases[1]
+    lessor.revoked(1)
+    assert len(lessor) == 0
+
+
+def test_looking_at_held_leases_is_bounded() -> None:
+    lessor, _ = lessor_with(dict.fromkeys(range(12_000), 2))
+    asked: list[int] = []
+    lessor.held = lambda lease_id: not asked.append(lease_id)  # type: ignore[func-returns-value]
+    assert lessor.due(100.0) == []
+    assert len(asked) == MAX_LEASES_LOOKED_AT
+    lessor.due(100.1)
+    lessor.due(100.2)
+    assert sorted(asked) == list(range(12_000))

@@ -1,0 +1,49 @@
+"""The service registry of one member: its parts, and how they hang on the member."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvstore.machine import Change
+from kvstore.registry.catalog import Catalog
+from kvstore.registry.history import History
+from kvstore.registry.keeper import Keeper
+
+if TYPE_CHECKING:
+    from kvstore.node.node import Node
+
+__all__ = ("Registry",)
+
+
+class Registry:
+    """Built on a started node, before the front doors open; the node's `Overlay`."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.catalog = Catalog(node)
+        self.history = History(node)
+        self._keeper = Keeper(node, self.catalog)
+
+    def start(self) -> None:
+        """Begins to follow the node: reads what there is, and takes up the leader's duty."""
+        self.node.support(self)
+        self.catalog.load()
+
+    async def stop(self) -> None:
+        """Ends the leader's duty; before the node stops. The catalog goes on answering."""
+        await self._keeper.stop()
+
+    # ---- what the node tells and asks ------------------------------------------------------
+
+    def changed(self, changes: Sequence[Change] | None) -> None:
+        self.catalog.changed(changes)
+
+    def led(self, leads: bool) -> None:
+        self._keeper.led(leads)
+
+    def renewed(self, lease_ids: Sequence[int], now: float) -> None:
+        self._keeper.renewed(lease_ids, now)
+
+    def held(self, lease_id: int) -> bool:
+        return self._keeper.held(lease_id)

@@ -1,0 +1,277 @@
+"""The life of instances on real members: silence, return, grace, guard, and changes of leader.
+
+Most of it is waiting for deadlines, too long for `make verify`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from kvstore.machine import ANY_REVISION, BatchAction, BatchItem
+from kvstore.registry import limits
+from kvstore.registry.catalog import Catalog
+from kvstore.registry.model import Instance, Status
+from kvstore.registry.names import InstanceName, ServiceName, guard_key, settings_key
+from tests.unit.node.nodes import get, grant, keep_alive, put, until
+from tests.unit.node.on_loop import on_loop
+
+from .world import PAYMENT, Observer, beat, beating, deregister, payment, register, world
+
+pytestmark = pytest.mark.sim
+
+SLACK_S = 1.0
+"""How late a deadline may be acted on, commit and all."""
+
+
+def instance(catalog: Catalog, id_: str) -> Instance:
+    entry = catalog.entry(InstanceName(*PAYMENT, id_))
+    assert entry is not None
+    assert entry.instance is not None, entry.problem
+    return entry.instance
+
+
+def statuses(catalog: Catalog) -> dict[str, Status]:
+    service = catalog.service(PAYMENT)
+    return {each.id: each.status for each in service.instances()} if service else {}
+
+
+@on_loop
+async def test_silence_return_and_removal_within_their_times(tmp_path: Path) -> None:
+    async with world(tmp_path, "a", "b", "c") as made:
+        leader, follower = await made.leader(), await made.follower()
+        seen = Observer(follower)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        [lease] = await register(follower.node, payment(1, ttl_s=1, grace_s=2))
+        # The catalog of the member that answered has it already.
+        assert statuses(follower.catalog) == {"payment-1": Status.UP}
+        answered = loop.time()
+        await until(lambda: seen.when("unhealthy", "payment-1"))
+        assert began + 1 <= seen.when("unhealthy", "payment-1") <= answered + 1 + SLACK_S
+        down = instance(follower.catalog, "payment-1")
+        assert (down.status, down.reason.code) == (Status.DOWN, "missed_heartbeat")
+        assert down.reason.text == "no heartbeat for 1 s"
+        # A plain keep-alive of the lease is a heartbeat.
+        assert await keep_alive(follower.node, lease) == 3
+        await until(lambda: seen.when("recovered", "payment-1"))
+        last = loop.time()
+        assert await beat(leader.node, [lease]) == [3]
+        heard = loop.time()
+        await until(lambda: seen.when("expired", "payment-1"))
+        assert last + 1 <= seen.when("unhealthy", "payment-1") <= heard + 1 + SLACK_S
+        assert last + 3 <= seen.when("expired", "payment-1") <= heard + 3 + SLACK_S
+        assert seen.events() == ["registered", "unhealthy", "recovered", "unhealthy", "expired"]
+        assert await beat(leader.node, [lease]) == [0]
+        assert lease not in leader.node.machine.leases
+        assert follower.catalog.service(PAYMENT) is None
+
+
+@on_loop
+async def test_heartbeats_keep_an_instance_up_and_out_of_the_log(tmp_path: Path) -> None:
+    async with world(tmp_path, "a", "b", "c") as made:
+        follower = await made.follower()
+        seen = Observer(follower)
+        leases = await register(follower.node, payment(1), payment(2))
+        revision = follower.node.revision
+        async with beating(follower.node, leases):
+            await asyncio.sleep(2.5)
+        assert seen.events() == ["registered", "registered"]
+        assert follower.node.revision == revision
+
+
+@on_loop
+async def test_after_a_change_of_leader_never_earlier_and_hardly_later(tmp_path: Path) -> None:
+    async with world(tmp_path, "a", "b", "c") as made:
+        old = await made.leader()
+        loop = asyncio.get_running_loop()
+        await register(old.node, payment(1, ttl_s=2, grace_s=1))
+        await asyncio.sleep(1.0)
+        heir = await made.follower()
+        seen = Observer(heir)
+        asked = loop.time()
+        await old.node.move_leader(heir.node.member_id, 5.0)
+        await put(heir.node, b"committed")
+        led = loop.time()
+        await until(lambda: seen.when("expired", "payment-1"))
+        assert asked + 2 <= seen.when("unhealthy", "payment-1") <= led + 2 + SLACK_S
+        assert asked + 3 <= seen.when("expired", "payment-1") <= led + 3 + SLACK_S
+
+
+@on_loop
+async def test_a_new_leader_goes_on_where_the_dead_one_stopped(tmp_path: Path) -> None:
+    async with world(tmp_path, "a", "b", "c") as made:
+        old = await made.leader()
+        other = await made.follower()
+        seen = Observer(other)
+        await register(old.node, payment(1, ttl_s=1, grace_s=3))
+        await until(lambda: seen.when("unhealthy", "payment-1"))
+        await old.stop()
+        await old.node.stop()
+        led = asyncio.get_running_loop().time()
+        await until(lambda: seen.when("expired", "payment-1"))
+        # Silent already, it has its whole TTL and grace again, and is not told silent twice.
+        assert seen.when("expired", "payment-1") >= led + 3.5
+        assert [event for event in seen.events() if event != "registered"] == [
+            "unhealthy",
+            "expired",
+        ]
+
+
+@on_loop
+async def test_deregistration_is_at_once_and_says_why(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        seen = Observer(registry)
+        leases = await register(registry.node, payment(1), payment(2))
+        await deregister(registry.node, InstanceName(*PAYMENT, "payment-1"), "SIGTERM")
+        assert seen.events("payment-1") == ["registered", "deregistered"]
+        assert seen.deltas[-1][1].reason.text == "SIGTERM"
+        assert leases[0] not in registry.node.machine.leases
+        assert leases[1] in registry.node.machine.leases
+
+
+@on_loop
+async def test_leases_that_the_registry_does_not_own_end_as_in_etcd(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        seen = Observer(registry)
+        lease = await grant(registry.node, 1)
+        value = b'{"address":"10.0.0.9","port":80,"ttl_s":1,"grace_s":60}'
+        await put(registry.node, b"/kvstore/services/default/payment/by-hand", value, lease)
+        assert instance(registry.catalog, "by-hand").status is Status.UP
+        await until(lambda: seen.when("expired", "by-hand"))
+        assert seen.events() == ["registered", "expired"]
+
+
+def _all_stale(catalog: Catalog, count: int) -> bool:
+    service = catalog.service(PAYMENT)
+    if service is None:
+        return False
+    return sum(each.stale and each.status is Status.UP for each in service.instances()) == count
+
+
+@on_loop
+async def test_many_at_once_are_held_and_go_when_an_operator_confirms(tmp_path: Path) -> None:
+    async with world(tmp_path, "a", "b", "c") as made:
+        leader, follower = await made.leader(), await made.follower()
+        leases = await register(leader.node, *(payment(n, grace_s=0) for n in range(10)))
+        async with beating(follower.node, leases[5:]):
+            await until(lambda: _all_stale(follower.catalog, 5))
+            note = follower.catalog.guards[PAYMENT].told
+            assert (note["silent"], note["of"], note["state"]) == (5, 10, "holding")
+            assert (await get(follower.node, guard_key(PAYMENT))).count == 1
+            # Neither their grace nor their leases end meanwhile; heartbeats still count.
+            await asyncio.sleep(1.5)
+            assert _all_stale(follower.catalog, 5)
+            async with beating(leader.node, leases[:1]):
+                await until(lambda: _all_stale(follower.catalog, 4))
+                told = json.dumps({**follower.catalog.guards[PAYMENT].told, "state": "confirmed"})
+                seen = Observer(follower)
+                confirm = BatchItem(
+                    guard_key(PAYMENT), ANY_REVISION, BatchAction.PUT_KEEP, told.encode()
+                )
+                await follower.node.submit_batch([confirm])
+                await until(lambda: PAYMENT not in follower.catalog.guards)
+                await until(lambda: len(statuses(follower.catalog)) == 6)
+                assert seen.events("payment-1") == ["unhealthy", "expired"]
+
+
+@on_loop
+async def test_a_guard_ends_by_itself_when_they_come_back(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        seen = Observer(registry)
+        leases = await register(registry.node, *(payment(n, grace_s=5) for n in range(4)))
+        await until(lambda: _all_stale(registry.catalog, 4))
+        async with beating(registry.node, leases):
+            await until(lambda: _all_stale(registry.catalog, 0))
+            await until(lambda: PAYMENT not in registry.catalog.guards)
+            assert set(statuses(registry.catalog).values()) == {Status.UP}
+        assert seen.events("payment-0")[:2] == ["registered", "updated"]
+
+
+@on_loop
+async def test_a_guard_is_lifted_by_deleting_its_key_and_grace_counts_from_then(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        seen = Observer(registry)
+        await register(registry.node, *(payment(n, grace_s=1) for n in range(3)))
+        await until(lambda: _all_stale(registry.catalog, 3))
+        await until(lambda: PAYMENT in registry.catalog.guards)
+        await asyncio.sleep(1.2)
+        lifted = asyncio.get_running_loop().time()
+        await registry.node.submit_batch(
+            [BatchItem(guard_key(PAYMENT), ANY_REVISION, BatchAction.DELETE)]
+        )
+        await until(lambda: seen.when("unhealthy", "payment-2"))
+        await until(lambda: seen.when("expired", "payment-2"))
+        assert seen.when("expired", "payment-2") >= lifted + 1
+
+
+@on_loop
+async def test_a_guard_outlives_its_leader(tmp_path: Path) -> None:
+    async with world(tmp_path, "a", "b", "c") as made:
+        old, heir = await made.leader(), await made.follower()
+        await register(old.node, *(payment(n, grace_s=0) for n in range(3)))
+        await until(lambda: _all_stale(heir.catalog, 3))
+        since = heir.catalog.guards[PAYMENT].told["since"]
+        await old.node.move_leader(heir.node.member_id, 5.0)
+        await asyncio.sleep(2.5)
+        assert _all_stale(heir.catalog, 3)
+        note = heir.catalog.guards[PAYMENT].told
+        assert (note["since"], note["held_by"]) == (since, heir.node.config.name)
+
+
+@on_loop
+async def test_settings_switch_the_guard_off(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        await put(registry.node, settings_key(PAYMENT), b'{"guard":{"enabled":false}}')
+        await register(registry.node, *(payment(n, grace_s=1) for n in range(5)))
+        await until(lambda: set(statuses(registry.catalog).values()) == {Status.DOWN})
+        await until(lambda: registry.catalog.instances == 0)
+
+
+@on_loop
+async def test_a_few_of_many_are_not_held(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        leases = await register(registry.node, *(payment(n, grace_s=1) for n in range(10)))
+        async with beating(registry.node, leases[2:]):
+            await until(lambda: registry.catalog.instances == 8)
+            assert not registry.catalog.guards
+
+
+@on_loop
+async def test_log_time_goes_on_while_there_are_instances(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        with patch.object(limits, "CLOCK_STEP_S", 0.2):
+            await register(registry.node, payment(1, ttl_s=600))
+            first, revision = registry.node.machine.clock_ms, registry.node.revision
+            await until(lambda: registry.node.machine.clock_ms > first + 500)
+            assert registry.node.revision == revision
+            assert abs(registry.node.machine.clock_ms - registry.node.wall_ms()) < 2_000
+
+
+@on_loop
+async def test_thousands_at_once_are_written_and_removed_quickly(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        service = ServiceName("default", "many")
+        await put(registry.node, settings_key(service), b'{"guard":{"enabled":false}}')
+        many = [payment(n, ttl_s=2, grace_s=1, service="many") for n in range(3_000)]
+        for at in range(0, 3_000, 1_000):
+            await register(registry.node, *many[at : at + 1_000])
+        first = registry.node.revision
+        await until(lambda: registry.catalog.instances == 0, patience_s=20.0)
+        assert len(registry.node.machine.leases) == 0
+        # So many in an entry that two changes of each take a few revisions.
+        assert registry.node.revision - first <= 40
