@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent / "kvstore" / "pb"
-PROTOS = ("kv", "auth", "rpc", "v3lock", "v3election", "health", "reflection")
+PROTOS = ("kv", "auth", "rpc", "v3lock", "v3election", "health", "reflection", "registry")
 
 
 def compile_protos(out: Path) -> None:
