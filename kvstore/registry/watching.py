@@ -31,7 +31,16 @@ from kvstore.registry.selection import Selection
 if TYPE_CHECKING:
     from kvstore.node.node import Node
 
-__all__ = ("ALL_NAMESPACES", "Batch", "Event", "Progress", "Scope", "Subscriber", "Watching")
+__all__ = (
+    "ALL_NAMESPACES",
+    "Batch",
+    "Event",
+    "Progress",
+    "Scope",
+    "Subscriber",
+    "Watching",
+    "plain_events",
+)
 
 ALL_NAMESPACES: Final = "*"
 
