@@ -15,7 +15,7 @@ from kvstore.registry.model import Instance, Invalid, Status, decode
 from kvstore.registry.names import InstanceName, ServiceName, guard_key, instance_key
 from kvstore.registry.selection import EVERYTHING, HEALTHY, Health, Selection
 from kvstore.registry.service import RegistryService
-from tests.unit.node.nodes import get, grant, keep_alive, put
+from tests.unit.node.nodes import get, grant, keep_alive, put, until
 from tests.unit.node.on_loop import on_loop
 
 from .world import PAYMENT, payment, world
@@ -368,7 +368,7 @@ async def test_without_a_quorum_readings_answer_and_changes_are_refused(tmp_path
             if registry is not follower:
                 await registry.stop()
                 await registry.node.stop()
-        await asyncio.wait_for(no_leader(follower.service), 5)
+        await until(lambda: not follower.service.has_leader)
         assert await names(follower.service) == ["payment-1"]
         assert (await follower.service.explain(ONE)).routable
         outcomes = await asyncio.gather(
@@ -383,8 +383,3 @@ async def test_without_a_quorum_readings_answer_and_changes_are_refused(tmp_path
             assert isinstance(outcome, EtcdError)
             assert outcome.code is Code.UNAVAILABLE
             assert "need a leader and a quorum" in outcome.message
-
-
-async def no_leader(service: RegistryService) -> None:
-    while service.has_leader:
-        await asyncio.sleep(0.01)
