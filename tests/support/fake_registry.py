@@ -250,13 +250,12 @@ class FakeRegistry:
         try:
             while context.is_active():
                 with self._changed:
-                    self._changed.wait_for(
-                        lambda: (
-                            len(self._history) > told
-                            or self._epoch != epoch
-                            or not context.is_active()
-                        )
-                    )
+                    while (
+                        len(self._history) == told
+                        and self._epoch == epoch
+                        and context.is_active()
+                    ):
+                        self._changed.wait()
                     if self._epoch != epoch:
                         return
                     events = self._history[told:]
