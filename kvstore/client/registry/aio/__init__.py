@@ -1,0 +1,6 @@
+"""The registry of the asyncio client."""
+
+from kvstore.client.registry.aio.registry import AsyncRegistry
+from kvstore.client.registry.aio.watch import AsyncRegistryWatch
+
+__all__ = ("AsyncRegistry", "AsyncRegistryWatch")

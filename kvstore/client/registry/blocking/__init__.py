@@ -1,0 +1,6 @@
+"""The registry of the blocking client."""
+
+from kvstore.client.registry.blocking.registry import Registry
+from kvstore.client.registry.blocking.watch import RegistryWatch
+
+__all__ = ("Registry", "RegistryWatch")

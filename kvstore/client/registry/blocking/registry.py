@@ -1,0 +1,132 @@
+"""The registry of the blocking client: `client.registry`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
+
+import grpc
+
+from kvstore.client.call import Effect, Unary
+from kvstore.client.methods import adopt
+from kvstore.client.registry import convert, operations
+from kvstore.client.registry.answers import HeartbeatResult
+from kvstore.client.registry.blocking.watch import RegistryWatch
+from kvstore.client.registry.stream import Cursor, heartbeat_stream
+from kvstore.client.registry.values import DEFAULT_NAMESPACE, HEALTHY, Selection
+from kvstore.pb import registry_pb2 as pb
+
+if TYPE_CHECKING:
+    from kvstore.client.blocking.client import Client
+
+__all__ = ("Registry",)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Cancels(Protocol):
+    def cancel(self) -> None: ...
+
+
+def _blocking(build: Callable[P, Unary[T]]) -> Callable[Concatenate[Registry, P], T]:
+    def method(self: Registry, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._client.call(build(*args, **kwargs))
+
+    adopt(method, build)
+    return method
+
+
+class Registry:
+    """The service registry; may be shared by threads."""
+
+    register_instance = _blocking(operations.register_instance)
+    heartbeat = _blocking(operations.heartbeat)
+    deregister = _blocking(operations.deregister)
+    set_status = _blocking(operations.set_status)
+    drain = _blocking(operations.drain)
+    get_instances = _blocking(operations.get_instances)
+    list_services = _blocking(operations.list_services)
+    ack = _blocking(operations.ack)
+    explain = _blocking(operations.explain)
+    history = _blocking(operations.history)
+    end_guard = _blocking(operations.end_guard)
+    set_settings = _blocking(operations.set_settings)
+    get_settings = _blocking(operations.get_settings)
+    create_namespace = _blocking(operations.create_namespace)
+    delete_namespace = _blocking(operations.delete_namespace)
+    list_namespaces = _blocking(operations.list_namespaces)
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._open: set[_Cancels] = set()
+
+    def watch(
+        self,
+        service: str = "",
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        selection: Selection = HEALTHY,
+        after_revision: int = 0,
+        subscriber: str = "",
+        timeout: float | None = None,
+    ) -> RegistryWatch:
+        """Instances of a service, then each change, until canceled.
+
+        Without `service`: of all services of the namespace; of all namespaces if that is "*".
+        `after_revision` goes on there, if the server still can. `subscriber` is the id under which
+        each update is acknowledged once it was handed out or buffered, so that writers can wait.
+        """
+        self._client._check_usable()
+        cursor = Cursor(
+            namespace=namespace,
+            service=service,
+            selection=selection,
+            subscriber=subscriber,
+            after_revision=after_revision,
+        )
+        watch = RegistryWatch(self._client, cursor)
+        try:
+            watch._wait_established(self._client._timeout_s if timeout is None else timeout)
+        except BaseException:
+            watch.cancel()
+            raise
+        return watch
+
+    def heartbeat_stream(self, batches: Iterable[Sequence[int]]) -> Iterator[HeartbeatResult]:
+        """Heartbeats by lease, batch after batch over one stream; an answer for each, in order.
+
+        Ends with `batches`, or with the error of the member that served it: there is no failover.
+        """
+        client = self._client
+        endpoint = client._rotation.current
+        call = heartbeat_stream(client._channel(endpoint))(
+            (pb.HeartbeatRequest(leases=leases) for leases in batches),
+            metadata=client._metadata,
+        )
+        try:
+            for message in call:
+                yield convert.heartbeat_result(message)
+        except grpc.RpcError as failure:
+            raise client._failure(failure, endpoint, Effect.READ) from None
+        finally:
+            call.cancel()
+
+    # Inside.
+
+    def _add(self, part: _Cancels) -> None:
+        with self._lock:
+            self._open.add(part)
+
+    def _forget(self, part: _Cancels) -> None:
+        with self._lock:
+            self._open.discard(part)
+
+    def _close(self) -> None:
+        """End whatever runs in the background; the client's `close` calls it."""
+        with self._lock:
+            parts = list(self._open)
+        for part in parts:
+            part.cancel()
