@@ -14,21 +14,20 @@ import asyncio
 import logging
 import math
 import signal
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
-from kvstore.agent import limits
 from kvstore.agent.config import AgentConfig, ServiceConfig
 from kvstore.agent.exits import AgentExit, StartError
 from kvstore.agent.health import Health
 from kvstore.agent.program import Program
-from kvstore.agent.registration import Refused, Registration, RegistryCalls
+from kvstore.agent.registration import Refused, Registration
 from kvstore.checks.probes import Prober
 from kvstore.checks.scheduler import Scheduler
-from kvstore.client.registry.answers import Acknowledged
+from kvstore.client.aio import AsyncClient
+from kvstore.client.registry.aio import AsyncRegistry
 from kvstore.client.registry.values import Instance, Status
 
-__all__ = ("Agent", "HasRegistry")
+__all__ = ("Agent",)
 
 _LOG = logging.getLogger(__name__)
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -41,18 +40,11 @@ _PASSED_ON = (
 )
 
 
-class HasRegistry(Protocol):
-    """What is used of the asyncio client."""
-
-    @property
-    def registry(self) -> RegistryCalls: ...
-
-
 class _Service:
     """One service, and the program behind it, if the agent runs it."""
 
     def __init__(
-        self, config: ServiceConfig, program: Program | None, calls: RegistryCalls
+        self, config: ServiceConfig, program: Program | None, calls: AsyncRegistry
     ) -> None:
         self.config = config
         self.program = program
@@ -68,7 +60,7 @@ class _Service:
 class Agent:
     """Runs once; `run` returns the exit code."""
 
-    def __init__(self, config: AgentConfig, client: HasRegistry) -> None:
+    def __init__(self, config: AgentConfig, client: AsyncClient) -> None:
         """The services of `config` have their ids and addresses."""
         self._config = config
         self._prober = Prober()
@@ -81,7 +73,7 @@ class Agent:
         self._signal = signal.SIGTERM
         """The first that asked to stop; it is the one that is passed on."""
 
-    def _make(self, calls: RegistryCalls) -> None:
+    def _make(self, calls: AsyncRegistry) -> None:
         shared: Program | None = None
         if self._config.command:
             shared = self._program(self._config.command, self._config.services)
@@ -113,27 +105,28 @@ class Agent:
             code = await self._run_started(scheduler)
         except StartError as error:
             _LOG.error("%s", error.sentence)
-            await self._stop_programs(self._programs)
+            await self._stop_programs()
             return error.code
         finally:
             await scheduler.close()
             await self._prober.close()
+        if code is not None:
+            return code
         codes = [program.exit_code for program in self._programs]
-        return code or next((each for each in codes if each), AgentExit.STOPPED)
+        return next((each for each in codes if each), AgentExit.STOPPED)
 
-    async def _run_started(self, scheduler: Scheduler) -> int:
+    async def _run_started(self, scheduler: Scheduler) -> int | None:
+        """From the registration to the end; the exit code, None if the programs' count."""
         keeping = [service.registration.start() for service in self._services]
         for service in self._services:
             service.health.start(scheduler)
         endings = {asyncio.ensure_future(each.wait()): each for each in self._programs}
         stopping = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait(
-            (stopping, *endings, *keeping), return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait((stopping, *endings, *keeping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         refused = next((each.exception() for each in keeping if each.done()), None)
         ended = [program for ending, program in endings.items() if ending.done()]
-        code = 0
+        code: int | None = None
         if refused is not None:
             code = AgentExit.FAILED
             self._say_refused(refused)
@@ -166,7 +159,7 @@ class Agent:
         hurried.cancel()
         if self._hurry.is_set():
             _LOG.warning("a second signal: not waiting for those who use the services")
-        await self._stop_programs([each for each in self._programs if each.running])
+        await self._stop_programs()
         await leaving
 
     async def _leave(self, service: _Service, why: str) -> None:
@@ -180,7 +173,7 @@ class Agent:
         drain_s = service.config.drain_s
         told = await service.registration.deregister(why, drain_s)
         left_s = began + drain_s - clock()
-        if told is None or not _everyone_knows(told):
+        if told is None or not told.everyone:
             _LOG.info(
                 "giving those who use %s %.1f s to find out",
                 service.config.service,
@@ -188,18 +181,14 @@ class Agent:
             )
             await _until(self._hurry, left_s)
 
-    async def _stop_programs(self, programs: Sequence[Program]) -> None:
-        """Passes the signal on to all, and waits for their end."""
-        for program in programs:
-            if program.running:
-                _LOG.info("passing %s on to %s", self._signal.name, program.name)
-        await asyncio.gather(
-            *(
-                each.stop(self._signal, self._config.stop_timeout_s, self._kill)
-                for each in programs
-            )
-        )
-        for program in programs:
+    async def _stop_programs(self) -> None:
+        """Passes the signal on to all that run, and waits for their end."""
+        running = [program for program in self._programs if program.running]
+        for program in running:
+            _LOG.info("passing %s on to %s", self._signal.name, program.name)
+        timeout_s = self._config.stop_timeout_s
+        await asyncio.gather(*(each.stop(self._signal, timeout_s, self._kill) for each in running))
+        for program in running:
             _LOG.info("%s %s", program.name, program.end)
 
     # ---- signals ---------------------------------------------------------------------------
@@ -224,11 +213,6 @@ class Agent:
     def _pass_on(self, number: signal.Signals) -> None:
         for program in self._programs:
             program.signal(number)
-
-
-def _everyone_knows(told: Acknowledged) -> bool:
-    """Nobody is left who may still send requests, as far as the cluster can tell."""
-    return told.complete and not any(told.cannot_acknowledge.values())
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

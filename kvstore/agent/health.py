@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from kvstore.agent.config import ServiceConfig
@@ -14,7 +15,10 @@ from kvstore.client.registry.values import CheckResult, Status
 
 __all__ = ("Health", "Report")
 
-Report = Callable[[Status, CheckResult], None]
+_LOG = logging.getLogger(__name__)
+
+Report = Callable[[Status, Mapping[str, CheckResult]], None]
+"""Gets what all checks add up to, and the last result of each."""
 
 
 class Health:
@@ -25,6 +29,7 @@ class Health:
         self._target = Target(address, service.port)
         self._report = report
         self._tallies = [Tally() for _ in service.checks]
+        self._results: dict[str, CheckResult] = {}
 
     def start(self, scheduler: Scheduler) -> None:
         """Has them run."""
@@ -37,11 +42,16 @@ class Health:
             scheduler.remove((id(self), index))
 
     def _told(self, index: int, tally: Tally, finding: Finding) -> None:
-        self._tallies[index] = tally
-        overall = worst(each.standing for each in self._tallies)
-        if overall is Standing.STARTING or tally.standing is not overall:
-            return  # another check decides; its own finding was told
         check = self._service.checks[index]
-        status = Status(overall.value)
-        output = f"{finding.summary}\n{finding.output}".rstrip()
-        self._report(status, CheckResult(check.title, status, output, round(time.time() * 1000)))
+        _LOG.debug("check %s: %s", check.title, finding.summary)
+        self._tallies[index] = tally
+        self._results[check.title] = CheckResult(
+            check.title,
+            Status(tally.standing.value),
+            f"{finding.summary}\n{finding.output}".rstrip(),
+            round(time.time() * 1000),
+        )
+        if any(each.standing is Standing.STARTING for each in self._tallies):
+            return  # it is wanted only when every check has passed once
+        overall = worst(each.standing for each in self._tallies)
+        self._report(Status(overall.value), self._results)

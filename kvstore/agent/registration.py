@@ -11,23 +11,17 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from kvstore.agent import limits
 from kvstore.client.errors import KvError
-from kvstore.client.registry.answers import (
-    Acknowledged,
-    DeregisterResult,
-    HeartbeatResult,
-    RegisterResult,
-    StatusResult,
-)
+from kvstore.client.registry.aio import AsyncRegistry
+from kvstore.client.registry.answers import Acknowledged, RegisterResult
 from kvstore.client.registry.values import CheckResult, Instance, Status
 from kvstore.errors import Code
 
-__all__ = ("Refused", "Registration", "RegistryCalls")
+__all__ = ("Refused", "Registration")
 
 _LOG = logging.getLogger(__name__)
 _FINAL = frozenset(
@@ -43,39 +37,6 @@ _FINAL = frozenset(
 """The same registration will be refused again."""
 
 
-class RegistryCalls(Protocol):
-    """What is used of the asyncio client's `registry`."""
-
-    async def register_instance(
-        self, instance: Instance, *, timeout: float | None = None
-    ) -> RegisterResult: ...
-
-    async def heartbeat(
-        self, leases: Sequence[int] = (), *, timeout: float | None = None
-    ) -> HeartbeatResult: ...
-
-    async def set_status(
-        self,
-        service: str,
-        id: str,
-        *,
-        check: CheckResult | None = None,
-        namespace: str = "default",
-        timeout: float | None = None,
-    ) -> StatusResult: ...
-
-    async def deregister(
-        self,
-        service: str,
-        id: str,
-        *,
-        namespace: str = "default",
-        reason: str = "",
-        wait: float | None = None,
-        timeout: float | None = None,
-    ) -> DeregisterResult: ...
-
-
 class Refused(Exception):  # noqa: N818 - an outcome
     """The cluster does not accept the instance, and will not; the text says why."""
 
@@ -85,7 +46,7 @@ class Registration:
 
     def __init__(
         self,
-        calls: RegistryCalls,
+        calls: AsyncRegistry,
         instance: Instance,
         *,
         chance: Callable[[], float] = random.random,
@@ -96,8 +57,10 @@ class Registration:
         self._chance = chance
         self._lease = 0
         """0: not registered, as far as we know."""
-        self._told = Status.UNKNOWN
-        self._result: CheckResult | None = None
+        self._results: Mapping[str, CheckResult] = {}
+        """What each check found last, by its name."""
+        self._told: dict[str, Status] = {}
+        """What the cluster knows of that."""
         self._ever = False
         """It was registered once."""
         self._tried = False
@@ -120,12 +83,19 @@ class Registration:
         )
         return self._task
 
-    def report(self, status: Status, result: CheckResult) -> None:
-        """What its checks add up to; told to the cluster if that is something else."""
+    def report(self, status: Status, results: Mapping[str, CheckResult]) -> None:
+        """What each of its checks found, and what that adds up to; told where it is news."""
         self._instance = replace(self._instance, reported=status)
-        self._result = result
-        if status is not self._told:
+        self._results = dict(results)
+        if self._news() is not None:
             self._wake.set()
+
+    def _news(self) -> CheckResult | None:
+        """A result that the cluster does not know."""
+        for name, result in self._results.items():
+            if self._told.get(name) is not result.status:
+                return result
+        return None
 
     # ---- while it runs ---------------------------------------------------------------------
 
@@ -140,8 +110,8 @@ class Registration:
                 if not self._lease:
                     await self._register()
                     beat_at = now + self._beat_pause_s()
-                elif self._told is not self._instance.reported:
-                    await self._report()
+                elif (news := self._news()) is not None:
+                    await self._report(news)
                 elif now >= beat_at:
                     await self._beat()
                     beat_at = now + self._beat_pause_s()
@@ -169,7 +139,7 @@ class Registration:
         )
         answer = await asyncio.shield(self._registering)
         self._lease = answer.instance.lease
-        self._told = wanted.reported
+        self._told = {each.name: each.status for each in answer.instance.check_results}
         _LOG.info(
             "registered %s%s as %s",
             self._where(),
@@ -185,14 +155,13 @@ class Registration:
             _LOG.warning("%s is not registered any more; registering it again", self._where())
             self._lease = 0
 
-    async def _report(self) -> None:
-        wanted, result = self._instance.reported, self._result
-        assert result is not None
+    async def _report(self, result: CheckResult) -> None:
         try:
             answer = await self._calls.set_status(
                 self._instance.service,
                 self._instance.id,
                 check=result,
+                reason=f"{result.name}: {result.output.partition(chr(10))[0]}",
                 namespace=self._instance.namespace,
                 timeout=self._call_s(),
             )
@@ -201,15 +170,13 @@ class Registration:
                 raise
             self._lease = 0  # it expired, or somebody removed it
             return
-        self._told = wanted
-        now = answer.instance.status
-        by_operator = "" if now.value == wanted.value else f" (an operator has set it {now.value})"
+        self._told[result.name] = result.status
         _LOG.log(
-            logging.INFO if wanted is Status.UP else logging.WARNING,
-            "%s is %s%s: %s",
+            logging.INFO if result.status is Status.UP else logging.WARNING,
+            "%s is %s: check %s: %s",
             self._where(),
-            wanted.value,
-            by_operator,
+            answer.instance.status.value,
+            result.name,
             result.output.partition("\n")[0],
         )
 
@@ -310,9 +277,7 @@ def _tell_who_knows(where: str, told: Acknowledged | None) -> None:
     if told is None:
         return
     if told.complete:
-        _LOG.info(
-            "all %d subscribers know that %s is gone", told.acknowledged, where
-        )
+        _LOG.info("all %d subscribers know that %s is gone", told.acknowledged, where)
         return
     laggards = ", ".join(f"{each.id} at {each.member_name}" for each in told.laggards)
     _LOG.warning(
