@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kvstore.agent import limits
@@ -190,12 +190,17 @@ def with_checks_valid(checks: Iterable[Check]) -> tuple[Check, ...]:
     found: list[Check] = []
     titles: set[str] = set()
     for check in checks:
+        number = 1
+        named = check
+        while not check.name and named.title in titles:
+            number += 1
+            named = replace(check, name=f"{check.kind}-{number}")
         try:
-            validate(check, interval_min_s=limits.CHECK_INTERVAL_MIN_S)
+            validate(named, interval_min_s=limits.CHECK_INTERVAL_MIN_S)
         except BadCheck as error:
             raise BadConfig(str(error)) from None
-        if check.name and check.name in titles:
-            raise BadConfig(f"there are two checks called {check.name!r}")
-        titles.add(check.title)
-        found.append(check)
+        if named.title in titles:
+            raise BadConfig(f"there are two checks called {named.title!r}")
+        titles.add(named.title)
+        found.append(named)
     return tuple(found)

@@ -274,7 +274,7 @@ def _check(place: _Place) -> Check:
     )
     fields.finish()
     try:
-        (check,) = with_checks_valid((check,))
+        with_checks_valid((check,))
     except BadConfig as error:
         raise place.wrong(error) from None
     return check

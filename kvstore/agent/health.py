@@ -10,7 +10,7 @@ from functools import partial
 from kvstore.agent.config import ServiceConfig
 from kvstore.checks.probes import Target
 from kvstore.checks.scheduler import Scheduler
-from kvstore.checks.tally import Finding, Standing, Tally, worst
+from kvstore.checks.tally import Finding, Standing, Tally, shortened, worst
 from kvstore.client.registry.values import CheckResult, Status
 
 __all__ = ("Health", "Report")
@@ -48,7 +48,7 @@ class Health:
         self._results[check.title] = CheckResult(
             check.title,
             Status(tally.standing.value),
-            f"{finding.summary}\n{finding.output}".rstrip(),
+            shortened(f"{finding.summary}\n{finding.output}".rstrip().encode()),
             round(time.time() * 1000),
         )
         if any(each.standing is Standing.STARTING for each in self._tallies):

@@ -13,13 +13,47 @@ from kvstore.checks import limits
 __all__ = ("run_command",)
 
 
+class _Watcher(asyncio.SubprocessProtocol):
+    """Keeps the beginning of the output, and notes what ends when.
+
+    All of the output is taken, so that a program never blocks for the sake of who reads it.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.output = bytearray()
+        self.silent: asyncio.Future[None] = loop.create_future()
+        """Its output has ended."""
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.output += data[: limits.OUTPUT_BYTES_MAX - len(self.output)]
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        _done(self.silent)
+
+    def process_exited(self) -> None:
+        _done(self.exited)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _done(self.closed)
+
+
+def _done(event: asyncio.Future[None]) -> None:
+    if not event.done():
+        event.set_result(None)
+
+
 async def run_command(argv: Sequence[str]) -> tuple[int, bytes]:
     """The exit code (negative: the signal that ended it) and the beginning of its output.
 
-    When the caller is cancelled, or its time is over, everything that the command has started in
-    its group is killed. Raises OSError if there is no such program.
+    When it has ended, or the caller is cancelled, everything that it has started in its group is
+    killed. Raises OSError if there is no such program.
     """
-    process = await asyncio.create_subprocess_exec(
+    loop = asyncio.get_running_loop()
+    transport, watcher = await loop.subprocess_exec(
+        _Watcher,
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -27,39 +61,16 @@ async def run_command(argv: Sequence[str]) -> tuple[int, bytes]:
         process_group=0,
     )
     try:
-        output = await _read(process)
-        return await process.wait(), output
+        await asyncio.shield(watcher.exited)
+        # The rest of its output is in the pipe already; but something in the background may
+        # hold that open for as long as it lives.
+        await asyncio.wait((watcher.silent,), timeout=limits.PIPE_GRACE_S)
+        code = transport.get_returncode()
+        assert code is not None
+        return code, bytes(watcher.output)
     finally:
-        # Also after a normal end: what the command left behind in its group is not wanted.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        if process.returncode is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limits.REAP_S):
-                    await asyncio.shield(process.wait())
-
-
-async def _read(process: asyncio.subprocess.Process) -> bytes:
-    """All of its output is taken, so that it never blocks; the beginning of it is kept.
-
-    Ends with the command itself, even when something in the background still holds the pipe.
-    """
-    assert process.stdout is not None
-    kept = bytearray()
-
-    async def take(stream: asyncio.StreamReader) -> None:
-        while more := await stream.read(limits.OUTPUT_BYTES_MAX):
-            kept.extend(more[: limits.OUTPUT_BYTES_MAX - len(kept)])
-
-    taking = asyncio.create_task(take(process.stdout))
-    ending = asyncio.create_task(process.wait())
-    try:
-        await asyncio.wait((taking, ending), return_when=asyncio.FIRST_COMPLETED)
-        if not taking.done():
-            # What was written before the end is there already: one more turn reads it.
-            await asyncio.wait((taking,), timeout=limits.PIPE_GRACE_S)
-    finally:
-        for task in (taking, ending):
-            task.cancel()
-        await asyncio.gather(taking, ending, return_exceptions=True)
-    return bytes(kept)
+            os.killpg(transport.get_pid(), signal.SIGKILL)
+        await asyncio.wait((watcher.exited,), timeout=limits.REAP_S)
+        transport.close()
+        await asyncio.wait((watcher.closed,), timeout=limits.REAP_S)

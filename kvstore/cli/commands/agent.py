@@ -152,7 +152,6 @@ def _service(given: dict[str, Any]) -> ServiceConfig:
     checks = [
         Check(
             probe=_named("--check", parse_probe, text),
-            name=text if len(given["checks"]) > 1 else "",
             interval_s=interval_s,
             timeout_s=min(DEFAULT_TIMEOUT_S, interval_s) if timeout_s is None else timeout_s,
             healthy_after=given["healthy_after"],
