@@ -26,7 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "kvstore.node": {"raft", "kvstore.storage", "kvstore.machine", "kvstore.watch"},
     "kvstore.checks": set(),
     "kvstore.registry": {"kvstore.node", "kvstore.machine", "kvstore.checks"},
-    "kvstore.api": {"kvstore.registry", "kvstore.node", "kvstore.watch"},
+    "kvstore.api": {"kvstore.registry", "kvstore.node", "kvstore.watch", "kvstore.checks"},
     "kvstore.gateways.http": {"kvstore.registry", "kvstore.node"},
     "kvstore.client": set(),
     "kvstore.agent": {"kvstore.client", "kvstore.checks", "kvstore.serving.values"},
