@@ -4,7 +4,7 @@
 for both.
 """
 
-from kvstore.client.registry.aio import AsyncRegistry, AsyncRegistryWatch
+from kvstore.client.registry.aio import AsyncRegistration, AsyncRegistry, AsyncRegistryWatch
 from kvstore.client.registry.answers import (
     Acknowledged,
     AckResult,
@@ -26,7 +26,8 @@ from kvstore.client.registry.answers import (
     Subscriber,
     Update,
 )
-from kvstore.client.registry.blocking import Registry, RegistryWatch
+from kvstore.client.registry.blocking import Registration, Registry, RegistryWatch
+from kvstore.client.registry.registration import RegistrationState
 from kvstore.client.registry.values import (
     DEFAULT_NAMESPACE,
     HEALTHY,
@@ -56,6 +57,7 @@ __all__ = (
     "ROUTABLE",
     "AckResult",
     "Acknowledged",
+    "AsyncRegistration",
     "AsyncRegistry",
     "AsyncRegistryWatch",
     "Check",
@@ -78,6 +80,8 @@ __all__ = (
     "PastEvent",
     "Reason",
     "RegisterResult",
+    "Registration",
+    "RegistrationState",
     "Registry",
     "RegistryHeader",
     "RegistryWatch",

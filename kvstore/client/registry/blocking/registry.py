@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 import grpc
@@ -12,9 +12,12 @@ from kvstore.client.call import Effect, Unary
 from kvstore.client.methods import adopt
 from kvstore.client.registry import convert, operations
 from kvstore.client.registry.answers import HeartbeatResult
+from kvstore.client.registry.blocking.registration import Heart, Registration
 from kvstore.client.registry.blocking.watch import RegistryWatch
+from kvstore.client.registry.limits import DRAIN_S
+from kvstore.client.registry.registration import wanted_instance
 from kvstore.client.registry.stream import Cursor, heartbeat_stream
-from kvstore.client.registry.values import DEFAULT_NAMESPACE, HEALTHY, Selection
+from kvstore.client.registry.values import DEFAULT_NAMESPACE, HEALTHY, Check, Selection, Status
 from kvstore.pb import registry_pb2 as pb
 
 if TYPE_CHECKING:
@@ -60,8 +63,72 @@ class Registry:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._heart = Heart(client)
         self._lock = threading.Lock()
         self._open: set[_Cancels] = set()
+
+    def register(
+        self,
+        service: str,
+        *,
+        port: int | None = None,
+        ports: Mapping[str, int] | None = None,
+        address: str | None = None,
+        id: str = "",
+        namespace: str = DEFAULT_NAMESPACE,
+        ttl: int = 10,
+        grace: int = 30,
+        drain: float = DRAIN_S,
+        tags: Iterable[str] = (),
+        zone: str = "",
+        region: str = "",
+        version: str = "",
+        weight: int = 1,
+        metadata: Mapping[str, str] | None = None,
+        status: Status = Status.UP,
+        checks: Iterable[Check] = (),
+        handle_sigterm: bool = False,
+        required: bool = True,
+        timeout: float | None = None,
+    ) -> Registration:
+        """Register an instance of `service` and keep it so: heartbeats in the background, and a
+        new registration when the cluster has lost or forgotten it.
+
+        `with client.registry.register("payment", port=8080): ...`
+
+        `port` is its only port, or `ports` are by name, the main one first. Without `address` it
+        is the own address from which the cluster is reached. `ttl`, `grace`, `drain`: seconds
+        until a silent instance is DOWN, until it is then removed, and for which a stopping one
+        waits. `handle_sigterm`: at a SIGTERM the instance is deregistered first; once all who
+        watch know it, or the drain time is over, the handler of before (or the default) gets the
+        signal. `required=False`: no error when the cluster is away now; it registers later.
+        """
+        wanted = wanted_instance(
+            service,
+            endpoint=self._client._rotation.current,
+            port=port,
+            ports=ports,
+            address=address,
+            id=id,
+            namespace=namespace,
+            ttl=ttl,
+            grace=grace,
+            drain=drain,
+            tags=tags,
+            zone=zone,
+            region=region,
+            version=version,
+            weight=weight,
+            metadata=metadata,
+            status=status,
+            checks=checks,
+        )
+        self._client._check_usable()
+        registration = Registration(self._client, wanted, drain)
+        self._heart.keep(
+            registration, required=required, handle_sigterm=handle_sigterm, timeout=timeout
+        )
+        return registration
 
     def watch(
         self,
@@ -128,5 +195,6 @@ class Registry:
         """End whatever runs in the background; the client's `close` calls it."""
         with self._lock:
             parts = list(self._open)
+        self._heart.close()
         for part in parts:
             part.cancel()
