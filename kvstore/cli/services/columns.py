@@ -14,6 +14,7 @@ __all__ = ("BOLD", "DIM", "Cell", "Look", "columns", "cut", "plain", "width_of")
 BOLD = "1"
 DIM = "2"
 _GAP = "  "
+_NOTHING = "-"
 _LAST_CHARS_MIN = 12
 """The last column is never cut to less, however narrow the terminal."""
 
@@ -74,14 +75,16 @@ def columns(
 ) -> Iterator[str]:
     """Headings in capitals, cells at the left, `-` for nothing.
 
-    On a terminal the last column is cut at its edge.
+    On a terminal that is too narrow, columns in which there is nothing are left out, and the last
+    one is cut at its edge.
     """
     cells = [[_cell(each) for each in row] for row in rows]
-    widths = [
-        max(width_of(title), *(width_of(row[at].text) for row in cells), 0)
-        for at, title in enumerate(headings)
-    ]
-    if look.width:
+    widths = _widths(headings, cells)
+    if look.width and sum(widths) + len(_GAP) * (len(widths) - 1) > look.width:
+        told = [at for at in range(len(headings)) if any(row[at].text != _NOTHING for row in cells)]
+        headings = [headings[at] for at in told]
+        cells = [[row[at] for at in told] for row in cells]
+        widths = _widths(headings, cells)
         before = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
         widths[-1] = min(widths[-1], max(look.width - before, _LAST_CHARS_MIN))
     yield _line([Cell(title.upper(), BOLD) for title in headings], widths, look)
@@ -89,9 +92,16 @@ def columns(
         yield _line(row, widths, look)
 
 
+def _widths(headings: Sequence[str], cells: Sequence[Sequence[Cell]]) -> list[int]:
+    return [
+        max(width_of(title), *(width_of(row[at].text) for row in cells), 0)
+        for at, title in enumerate(headings)
+    ]
+
+
 def _cell(given: Cell | str) -> Cell:
     text, colour = given if isinstance(given, Cell) else (given, "")
-    return Cell(plain(text) or "-", colour)
+    return Cell(plain(text) or _NOTHING, colour)
 
 
 def _line(cells: Sequence[Cell], widths: Sequence[int], look: Look) -> str:

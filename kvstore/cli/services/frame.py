@@ -11,6 +11,7 @@ from kvstore.cli.services.sight import Sight, visible
 from kvstore.cli.services.times import age, clock
 from kvstore.cli.services.views import (
     EVENT_COLOURS,
+    GONE,
     STALE,
     STATUS_COLOURS,
     instances,
@@ -25,7 +26,13 @@ _CHANGES_MAX: Final = 10
 _NOTES_MAX: Final = 3
 _CHOSEN = "7"
 """Inverted."""
-_SHORT: Final = {Status.OUT_OF_SERVICE: "out"}
+_SHORT: Final = {
+    Status.STARTING: "start",
+    Status.DEGRADED: "degr",
+    Status.DRAINING: "drain",
+    Status.OUT_OF_SERVICE: "out",
+    Status.UNKNOWN: "unkn",
+}
 """Headings for statuses with long names."""
 
 
@@ -55,7 +62,7 @@ def draw(board: Board, sight: Sight, size: Size, now_ms: int, *, colours: bool) 
 def _title(board: Board, rows: Sequence[Row], look: Look, now_ms: int) -> Iterator[str]:
     total = sum(row.instances for row in rows)
     routable = sum(row.routable for row in rows)
-    left = f"{len(rows)} services, {total} instances, {routable} get requests"
+    left = f"services: {len(rows)}   instances: {total}   get requests: {routable}"
     if not board.known:
         left = "waiting for the first answer"
     right = f"revision {board.revision}   {clock(now_ms)} UTC"
@@ -194,7 +201,8 @@ def _change(when_ms: int, event: InstanceEvent, look: Look) -> str:
     said = "" if text == event.event else f"  {text}"
     head = f"{clock(when_ms)}  "
     word = f"{event.event:<12}"
-    rest = f"  {_shown(instance.name.of)}/{instance.id}  {instance.status}{said}"
+    status = "gone" if event.event in GONE else instance.status
+    rest = f"  {_shown(instance.name.of)}/{instance.id}  {status}{said}"
     room = look.width - len(head) - len(word)
     return head + look.paint(word, EVENT_COLOURS.get(event.event, "")) + cut(plain(rest), room)
 

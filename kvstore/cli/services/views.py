@@ -34,6 +34,7 @@ from kvstore.client.registry.values import (
 
 __all__ = (
     "EVENT_COLOURS",
+    "GONE",
     "STALE",
     "STATUS_COLOURS",
     "View",
@@ -79,6 +80,10 @@ EVENT_COLOURS: Final[Mapping[str, str]] = MappingProxyType(
         "deregistered": MAGENTA,
     }
 )
+
+
+GONE: Final = frozenset(("deregistered", "expired"))
+"""Events after which there is no instance any more."""
 
 
 class View(NamedTuple):
@@ -155,7 +160,7 @@ def _statuses(summary: ServiceSummary) -> str:
 def about_instances(name: ServiceName, result: InstancesResult) -> Iterator[str]:
     """Remarks on the instances of a service."""
     if not result.instances:
-        yield f"no such instance of {name.service} in namespace {name.namespace}"
+        yield f"namespace {name.namespace} has no such instance of {name.service}"
     if result.fell_back:
         yield "none of them is healthy; these are all"
     if result.guard is not None:
@@ -279,7 +284,7 @@ def _who(instance: Instance, *, with_service: bool) -> str:
 
 
 def _status_after(event: InstanceEvent) -> Cell:
-    if event.event in ("deregistered", "expired"):
+    if event.event in GONE:
         return Cell("gone", DIM)
     return status_cell(event.instance)
 

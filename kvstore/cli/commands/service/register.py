@@ -110,7 +110,7 @@ def register(
 
 def _stay(session: Session, instance: Instance) -> None:
     """Keeps the instance registered until we are interrupted or terminated."""
-    wanted = {"drain": instance.drain_s, "grace": instance.grace_s}
+    wanted: dict[str, Any] = {"drain": instance.drain_s, "grace": instance.grace_s}
     with (
         termination_interrupts(),
         session.client.registry.register(

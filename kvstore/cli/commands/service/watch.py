@@ -133,7 +133,7 @@ def _sentence(line: Line, look: Look, *, alone: bool) -> str:
     word = "present" if line.snapshot else event.event
     who = instance.id if alone else f"{instance.namespace}/{instance.service}/{instance.id}"
     status = views.status_cell(instance)
-    gone = event.event in ("deregistered", "expired")
+    gone = event.event in views.GONE
     shown = look.paint("gone", "2") if gone else look.paint(status.text, status.colour)
     when = moment(instance.changed_at_ms)
     text = views.reason_text(event.reason)
