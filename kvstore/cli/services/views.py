@@ -264,7 +264,7 @@ def events(result: HistoryResult, *, with_service: bool) -> View:
             [
                 moment(each.time_ms),
                 str(each.event.revision),
-                event_cell(each.event),
+                _event_cell(each.event),
                 _who(each.event.instance, with_service=with_service),
                 _status_after(each.event),
                 reason_text(each.event.reason),
@@ -274,7 +274,7 @@ def events(result: HistoryResult, *, with_service: bool) -> View:
     )
 
 
-def event_cell(event: InstanceEvent) -> Cell:
+def _event_cell(event: InstanceEvent) -> Cell:
     """The event's word in its colour."""
     return Cell(event.event, EVENT_COLOURS.get(event.event, ""))
 

@@ -130,10 +130,10 @@ def _stay(session: Session, instance: Instance) -> None:
             **{name: value for name, value in wanted.items() if value is not None},
         ) as registration,
     ):
-        _show(session, registration.instance, created=True)
-        if session.form != "json":
-            remark("it is kept alive until Ctrl-C, and then deregistered")
         try:
+            _show(session, registration.instance, created=True)
+            if session.form != "json":
+                remark("it is kept alive until Ctrl-C, and then deregistered")
             # What goes wrong meanwhile is logged, and mended as soon as the cluster is back.
             threading.Event().wait()
         except KeyboardInterrupt:

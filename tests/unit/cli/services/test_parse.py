@@ -70,7 +70,9 @@ def test_ports(given: list[str], found: dict[str, int]) -> None:
     assert list(parse.ports(given).items()) == list(found.items())
 
 
-@pytest.mark.parametrize("given", [["x"], ["http="], ["=80"], ["1", "2"], ["-1"], ["1234567"], ["٣"]])
+@pytest.mark.parametrize(
+    "given", [["x"], ["http="], ["=80"], ["1", "2"], ["-1"], ["1234567"], ["٣"]]
+)
 def test_ports_that_are_none(given: list[str]) -> None:
     with pytest.raises(CliError, match="--port"):
         parse.ports(given)
