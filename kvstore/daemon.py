@@ -163,7 +163,7 @@ class _Server:
         self._node_started = True
         self._registry = Registry(self.node)
         self._registry.start()
-        self._api = build_api(self.node)
+        self._api = build_api(self.node, self._registry.service)
         await self._wait_for_leader()
         plain, measurements = self._make_http(self._api)
         http1 = await plain.prepare()
@@ -226,6 +226,9 @@ class _Server:
         """Takes down whatever is up, front doors first."""
         if self._api is not None:
             self._api.health.set_serving(False)
+        if self._registry is not None:
+            # Who watches is told at once, and goes on at another member.
+            self._registry.service.close()
         if self._front is not None:
             await self._front.stop(grace_s)
         if self._registry is not None:

@@ -136,14 +136,18 @@ class LeaderCalls:
         self._sending: dict[asyncio.Task[None], None] = {}
         """Calls under way, in the order in which they began: `close` cancels them in it."""
 
-    async def ask(self, peer_id: int, method: str, question: Any) -> Any:
+    async def ask(
+        self,
+        peer_id: int,
+        method: str,
+        question: Any,
+        timeout_s: float = PEER_CALL_TIMEOUT_S,
+    ) -> Any:
         """Asks one member once; no answer raises TIMEOUT."""
         if peer_id == self._own.member_id:
             return read_answer(await self._own.answers[method](_pack(question)))
         try:
-            answer = await self._transport.call(
-                peer_id, method, _pack(question), PEER_CALL_TIMEOUT_S
-            )
+            answer = await self._transport.call(peer_id, method, _pack(question), timeout_s)
         except (OSError, EOFError, TimeoutError) as error:
             _LOG.debug("no answer from %x to %s: %s", peer_id, method, error)
             raise TIMEOUT from error

@@ -9,6 +9,7 @@ from kvstore.machine import Change
 from kvstore.registry.catalog import Catalog
 from kvstore.registry.history import History
 from kvstore.registry.keeper import Keeper
+from kvstore.registry.service import RegistryService
 
 if TYPE_CHECKING:
     from kvstore.node.node import Node
@@ -24,6 +25,7 @@ class Registry:
         self.catalog = Catalog(node)
         self.history = History(node)
         self._keeper = Keeper(node, self.catalog)
+        self.service = RegistryService(node, self.catalog, self.history)
 
     def start(self) -> None:
         """Begins to follow the node: reads what there is, and takes up the leader's duty."""
@@ -32,6 +34,7 @@ class Registry:
 
     async def stop(self) -> None:
         """Ends the leader's duty; before the node stops. The catalog goes on answering."""
+        self.service.close()
         await self._keeper.stop()
 
     # ---- what the node tells and asks ------------------------------------------------------
