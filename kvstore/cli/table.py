@@ -27,6 +27,7 @@ SERVER = "Server"
 _SERVICES = "Services"
 _KEYS = "Keys"
 _LEASES = "Leases, locks, elections"
+_SERVICES = "Services"
 _CLUSTER = "Cluster"
 _TOOLS = "Tools"
 _COMMANDS = "kvstore.cli.commands."
@@ -59,6 +60,9 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         ),
         "elect": Entry(
             _COMMANDS + "sync", "elect", "Stand for leader, or watch who leads.", _LEASES
+        ),
+        "agent": Entry(
+            _COMMANDS + "agent", "agent", "Keep programs of any language registered.", _SERVICES
         ),
         "member": Entry(_COMMANDS + "member", "member", "Members of the cluster.", _CLUSTER),
         "endpoint": Entry(
