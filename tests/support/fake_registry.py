@@ -55,9 +55,7 @@ class FakeRegistry:
         )
         names = [method.name for method in pb.DESCRIPTOR.services_by_name["Registry"].methods]
         handlers = {name: self._handler(name) for name in names}
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(_SERVICE, handlers),)
-        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
         server.start()
         self._server = server
@@ -251,9 +249,7 @@ class FakeRegistry:
             while context.is_active():
                 with self._changed:
                     while (
-                        len(self._history) == told
-                        and self._epoch == epoch
-                        and context.is_active()
+                        len(self._history) == told and self._epoch == epoch and context.is_active()
                     ):
                         self._changed.wait()
                     if self._epoch != epoch:

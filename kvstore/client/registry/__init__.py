@@ -4,7 +4,12 @@
 for both.
 """
 
-from kvstore.client.registry.aio import AsyncRegistration, AsyncRegistry, AsyncRegistryWatch
+from kvstore.client.registry.aio import (
+    AsyncRegistration,
+    AsyncRegistry,
+    AsyncRegistryWatch,
+    AsyncResolver,
+)
 from kvstore.client.registry.answers import (
     Acknowledged,
     AckResult,
@@ -26,8 +31,23 @@ from kvstore.client.registry.answers import (
     Subscriber,
     Update,
 )
-from kvstore.client.registry.blocking import Registration, Registry, RegistryWatch
+from kvstore.client.registry.balancers import (
+    Balancer,
+    ConsistentHash,
+    LeastRequests,
+    Random,
+    RoundRobin,
+    Weighted,
+    ZoneAware,
+)
+from kvstore.client.registry.blocking import Registration, Registry, RegistryWatch, Resolver
+from kvstore.client.registry.breaker import BreakerState, CircuitBreaker
+from kvstore.client.registry.deadlines import deadline, timeout_s
+from kvstore.client.registry.errors import CircuitOpenError, NoInstanceError
+from kvstore.client.registry.failures import Failure, judge
+from kvstore.client.registry.outliers import OutlierPolicy, Outliers
 from kvstore.client.registry.registration import RegistrationState
+from kvstore.client.registry.retries import NO_RETRY, RetryBudget, RetryPolicy
 from kvstore.client.registry.values import (
     DEFAULT_NAMESPACE,
     HEALTHY,
@@ -50,24 +70,32 @@ from kvstore.client.registry.values import (
     TcpCheck,
     to_json,
 )
+from kvstore.client.registry.view import Change, View
 
 __all__ = (
-    "DEFAULT_NAMESPACE",
-    "HEALTHY",
-    "ROUTABLE",
     "AckResult",
     "Acknowledged",
     "AsyncRegistration",
     "AsyncRegistry",
     "AsyncRegistryWatch",
+    "AsyncResolver",
+    "Balancer",
+    "BreakerState",
+    "Change",
     "Check",
     "CheckResult",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "ConsistentHash",
+    "DEFAULT_NAMESPACE",
     "DeregisterResult",
     "DrainResult",
     "Explanation",
+    "Failure",
     "Finding",
     "GrpcCheck",
     "Guard",
+    "HEALTHY",
     "Health",
     "HeartbeatResult",
     "HistoryResult",
@@ -76,8 +104,15 @@ __all__ = (
     "InstanceEvent",
     "InstanceName",
     "InstancesResult",
+    "LeastRequests",
+    "NO_RETRY",
     "NamespacesResult",
+    "NoInstanceError",
+    "OutlierPolicy",
+    "Outliers",
     "PastEvent",
+    "ROUTABLE",
+    "Random",
     "Reason",
     "RegisterResult",
     "Registration",
@@ -85,6 +120,10 @@ __all__ = (
     "Registry",
     "RegistryHeader",
     "RegistryWatch",
+    "Resolver",
+    "RetryBudget",
+    "RetryPolicy",
+    "RoundRobin",
     "Selection",
     "ServiceName",
     "ServiceSummary",
@@ -97,5 +136,11 @@ __all__ = (
     "Subscriber",
     "TcpCheck",
     "Update",
+    "View",
+    "Weighted",
+    "ZoneAware",
+    "deadline",
+    "judge",
+    "timeout_s",
     "to_json",
 )

@@ -14,6 +14,7 @@ __all__ = (
     "HEARTBEAT_TIMEOUT_MAX_S",
     "HEARTBEAT_TIMEOUT_MIN_S",
     "LEAVE_TIMEOUT_S",
+    "READY_TIMEOUT_S",
     "REGISTER_RETRY_MAX_S",
     "REGISTER_TIMEOUT_S",
     "REGISTRATIONS_TOGETHER",
@@ -64,3 +65,6 @@ LEAVE_TIMEOUT_S = 3.0
 
 DRAIN_S = 5.0
 """How long a stopping program waits for those who do not know yet, unless told otherwise."""
+
+READY_TIMEOUT_S = 5.0
+"""How long a call waits for the registry's first answer."""

@@ -11,10 +11,16 @@ from kvstore.client.call import Effect, Unary
 from kvstore.client.methods import adopt
 from kvstore.client.registry import convert, operations
 from kvstore.client.registry.aio.registration import AsyncHeart, AsyncRegistration
+from kvstore.client.registry.aio.resolver import AsyncResolver
 from kvstore.client.registry.aio.watch import AsyncRegistryWatch
 from kvstore.client.registry.answers import HeartbeatResult
+from kvstore.client.registry.balancers import Balancer
+from kvstore.client.registry.failures import Failure, judge
 from kvstore.client.registry.limits import DRAIN_S
+from kvstore.client.registry.outliers import Outliers
 from kvstore.client.registry.registration import wanted_instance
+from kvstore.client.registry.resolving import Toolbox, subscriber_name
+from kvstore.client.registry.retries import RetryBudget, RetryPolicy
 from kvstore.client.registry.stream import Cursor, heartbeat_stream
 from kvstore.client.registry.values import DEFAULT_NAMESPACE, HEALTHY, Check, Selection, Status
 from kvstore.pb import registry_pb2 as pb
@@ -130,6 +136,44 @@ class AsyncRegistry:
             required=required,
             handle_sigterm=handle_sigterm,
             timeout=timeout,
+        )
+
+    def resolver(
+        self,
+        service: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        selection: Selection = HEALTHY,
+        subscriber: str | None = None,
+        balancer: Balancer | None = None,
+        outliers: Outliers | None = None,
+        retry: RetryPolicy | None = None,
+        budget: RetryBudget | None = None,
+        judge: Callable[[BaseException], Failure] = judge,
+    ) -> AsyncResolver:
+        """The instances of `service`, kept at hand; picks and calls them.
+
+        `balancer` (default RoundRobin) chooses, `outliers` leaves out who keeps failing, `retry`
+        and `budget` say how often a failed call is made again, `judge` reads exceptions.
+        `subscriber` is the id under which changes are acknowledged (default: host, process and
+        chance; "": they are not, and nobody waits for this resolver).
+        """
+        tools = Toolbox.make(
+            balancer=balancer,
+            outliers=outliers,
+            retry=retry,
+            budget=budget,
+            judge=judge,
+            random=self._client._random,
+            clock=self._client._clock,
+        )
+        return AsyncResolver(
+            self._client,
+            namespace=namespace,
+            service=service,
+            selection=selection,
+            subscriber=subscriber_name() if subscriber is None else subscriber,
+            tools=tools,
         )
 
     def watch(

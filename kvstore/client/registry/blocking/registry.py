@@ -12,10 +12,16 @@ from kvstore.client.call import Effect, Unary
 from kvstore.client.methods import adopt
 from kvstore.client.registry import convert, operations
 from kvstore.client.registry.answers import HeartbeatResult
+from kvstore.client.registry.balancers import Balancer
 from kvstore.client.registry.blocking.registration import Heart, Registration
+from kvstore.client.registry.blocking.resolver import Resolver
 from kvstore.client.registry.blocking.watch import RegistryWatch
+from kvstore.client.registry.failures import Failure, judge
 from kvstore.client.registry.limits import DRAIN_S
+from kvstore.client.registry.outliers import Outliers
 from kvstore.client.registry.registration import wanted_instance
+from kvstore.client.registry.resolving import Toolbox, subscriber_name
+from kvstore.client.registry.retries import RetryBudget, RetryPolicy
 from kvstore.client.registry.stream import Cursor, heartbeat_stream
 from kvstore.client.registry.values import DEFAULT_NAMESPACE, HEALTHY, Check, Selection, Status
 from kvstore.pb import registry_pb2 as pb
@@ -29,8 +35,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Cancels(Protocol):
-    def cancel(self) -> None: ...
+class _Stops(Protocol):
+    def _stop(self) -> None: ...
 
 
 def _blocking(build: Callable[P, Unary[T]]) -> Callable[Concatenate[Registry, P], T]:
@@ -65,7 +71,7 @@ class Registry:
         self._client = client
         self._heart = Heart(client)
         self._lock = threading.Lock()
-        self._open: set[_Cancels] = set()
+        self._open: set[_Stops] = set()
 
     def register(
         self,
@@ -130,6 +136,45 @@ class Registry:
         )
         return registration
 
+    def resolver(
+        self,
+        service: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        selection: Selection = HEALTHY,
+        subscriber: str | None = None,
+        balancer: Balancer | None = None,
+        outliers: Outliers | None = None,
+        retry: RetryPolicy | None = None,
+        budget: RetryBudget | None = None,
+        judge: Callable[[BaseException], Failure] = judge,
+    ) -> Resolver:
+        """The instances of `service`, kept at hand; picks and calls them.
+
+        `balancer` (default RoundRobin) chooses, `outliers` leaves out who keeps failing, `retry`
+        and `budget` say how often a failed call is made again, `judge` reads exceptions.
+        `subscriber` is the id under which changes are acknowledged (default: host, process and
+        chance; "": they are not, and nobody waits for this resolver).
+        """
+        tools = Toolbox.make(
+            balancer=balancer,
+            outliers=outliers,
+            retry=retry,
+            budget=budget,
+            judge=judge,
+            random=self._client._random,
+            clock=self._client._clock,
+        )
+        self._client._check_usable()
+        return Resolver(
+            self._client,
+            namespace=namespace,
+            service=service,
+            selection=selection,
+            subscriber=subscriber_name() if subscriber is None else subscriber,
+            tools=tools,
+        )
+
     def watch(
         self,
         service: str = "",
@@ -183,11 +228,11 @@ class Registry:
 
     # Inside.
 
-    def _add(self, part: _Cancels) -> None:
+    def _add(self, part: _Stops) -> None:
         with self._lock:
             self._open.add(part)
 
-    def _forget(self, part: _Cancels) -> None:
+    def _forget(self, part: _Stops) -> None:
         with self._lock:
             self._open.discard(part)
 
@@ -197,4 +242,4 @@ class Registry:
             parts = list(self._open)
         self._heart.close()
         for part in parts:
-            part.cancel()
+            part._stop()

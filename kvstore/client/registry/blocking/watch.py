@@ -62,6 +62,9 @@ class RegistryWatch:
 
     def cancel(self) -> None:
         """End the watch; iteration stops. May be called from any thread, more than once."""
+        self._stop()
+
+    def _stop(self) -> None:
         with self._changed:
             self._canceled = True
             self._ready.clear()
