@@ -5,8 +5,10 @@ Tables go to stdout, remarks on them to stderr, so that scripts may cut columns.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -19,10 +21,13 @@ from kvstore.cli.rows import ascii_table
 from kvstore.cli.services.columns import Cell, Look, columns, plain
 from kvstore.cli.services.views import View
 from kvstore.client.call import Unary
+from kvstore.errors import EtcdError
 
 __all__ = ("ask", "check_form", "now_ms", "remark", "show", "show_json", "show_lines")
 
 T = TypeVar("T")
+
+_NO_NAMESPACE = re.compile(r"there is no namespace '([a-z0-9-]+)'")
 
 
 def now_ms() -> int:
@@ -44,11 +49,26 @@ def ask(session: Session, operation: Unary[T], *, wait_s: float = 0.0) -> T:
     """
     check_form(session, protobuf=True)
     timeout_s = session.timeout_s + wait_s if wait_s else None
-    message = session.call(operation, timeout_s=timeout_s)
+    with _advised():
+        message = session.call(operation, timeout_s=timeout_s)
     if session.form == "protobuf":
         session.printer.show("", message)
         raise click.exceptions.Exit
     return operation.convert(message)
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Adds to the refusal for an unknown namespace which command makes it."""
+    try:
+        yield
+    except EtcdError as error:
+        missing = _NO_NAMESPACE.search(error.message)
+        if missing is None:
+            raise
+        raise CliError(
+            f"{missing[0]}; make it with `kvstore service namespace create {missing[1]}`"
+        ) from None
 
 
 def show_json(value: Any) -> None:

@@ -142,9 +142,10 @@ def explanation(result: Explanation) -> dict[str, Any]:
 
 
 def history(result: HistoryResult, *, then: bool) -> Any:
-    """A list of events; or (`then`) who was there at a time, and as of which revision."""
+    """A list of events, oldest first; or (`then`) who was there at some time, and its revision."""
     if not then:
-        return [{"time": moment(each.time_ms), **event(each.event)} for each in result.events]
+        ordered = sorted(result.events, key=lambda each: each.event.revision)
+        return [{"time": moment(each.time_ms), **event(each.event)} for each in ordered]
     return {
         "revision": result.as_of_revision,
         "time": moment(result.as_of_ms),
