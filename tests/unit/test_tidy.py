@@ -26,6 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "kvstore.node": {"raft", "kvstore.storage", "kvstore.machine", "kvstore.watch"},
     "kvstore.registry": {"kvstore.node", "kvstore.machine"},
     "kvstore.api": {"kvstore.registry", "kvstore.node", "kvstore.watch"},
+    "kvstore.gateways.dns": {"kvstore.registry", "kvstore.node"},
     "kvstore.gateways.http": {"kvstore.registry", "kvstore.node"},
     "kvstore.client": set(),
     "kvstore.serving": {"kvstore.node", "kvstore.api", "kvstore.gateways"},
@@ -187,6 +188,10 @@ PURE = ("raft", "kvstore/machine", "kvstore/watch")
 PURE_MODULES = tuple(
     ROOT / "kvstore/registry" / f"{name}.py"
     for name in ("limits", "names", "times", "model", "lifecycle", "liveness", "guard")
+)
+PURE_MODULES += tuple(
+    ROOT / "kvstore/gateways/dns" / f"{name}.py"
+    for name in ("answers", "cache", "limits", "records", "settings", "wire")
 )
 IMPURE_IMPORTS = {"time", "random", "secrets", "uuid", "asyncio", "threading", "socket", "datetime"}
 
