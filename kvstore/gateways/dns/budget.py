@@ -39,7 +39,7 @@ class Budget:
         self._left_s -= took_s
 
     def wait_s(self) -> float:
-        """0 if there is time to work; otherwise when there will be half of the bucket."""
+        """0 if there is time to work; otherwise when half of the bucket is there again."""
         self._refill()
         if self._left_s > 0:
             return 0.0
