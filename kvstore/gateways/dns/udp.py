@@ -57,6 +57,8 @@ class UdpEndpoint:
         self.socket.close()
 
     def _readable(self) -> None:
+        if self._pauses():
+            return
         began = now = perf_counter()
         took = self._counts.took
         one = self._one_from_anywhere if self._everywhere else self._one
@@ -70,16 +72,17 @@ class UdpEndpoint:
             then, now = now, perf_counter()
             took(now - then)
         self._budget.spend(perf_counter() - began)
+        self._pauses()
+
+    def _pauses(self) -> bool:
+        """Stops to read, for a while, if the budget is used up; whether it does."""
         wait_s = self._budget.wait_s()
         if wait_s:
             self._loop.remove_reader(self.socket)
             self._pause = self._loop.call_later(wait_s, self._resume)
+        return wait_s > 0
 
     def _resume(self) -> None:
-        wait_s = self._budget.wait_s()
-        if wait_s:  # others have used it meanwhile
-            self._pause = self._loop.call_later(wait_s, self._resume)
-            return
         self._pause = None
         self._loop.add_reader(self.socket, self._readable)
 

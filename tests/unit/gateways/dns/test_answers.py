@@ -1,5 +1,7 @@
 """Questions and their answers, as people read them."""
 
+# ruff: noqa: E501 - lines of answers are as long as they are
+
 from __future__ import annotations
 
 from textwrap import dedent
