@@ -3,7 +3,8 @@
 Everyone computes the same division from the list of members; an item is a member's only once its
 owner's key stands in the store. So when members come or go, items change hands in two phases:
 who is to give some up is told (state RELEASE), stops working on them, and releases; who is to
-get them waits until then. Items that stay are held all the while.
+get them waits until then. Items that stay are held all the while. No item that `acquire` has
+returned is let go before its member says so: only the member knows when work on it has stopped.
 
 The list of members is fed from outside (`see`), by a watch of the client's.
 """
@@ -58,7 +59,7 @@ class PartitionState(Enum):
     ACQUIRED = "acquired"
     """Work on the items."""
     RELEASE = "release"
-    """Members came or went: stop working on `leaving`, call `release`, then `acquire`."""
+    """Members came or went: stop working, call `release`, then `acquire`."""
     FAILED = "failed"
     """The lease is lost and all items with it: stop working; join again."""
 
@@ -89,6 +90,8 @@ class PartitionerRecipe(HolderRecipe):
         self._owners = line_prefix(self.name) + b"owners/"
         self._divide = division
         self._tokens: dict[bytes, int] = {}
+        self._returned: frozenset[bytes] = frozenset()
+        """Items that the caller may be working on."""
         self._going: dict[bytes, int] = {}
         """Items that are not ours any more, but may still look so to others."""
         self._target: frozenset[bytes] = frozenset()
@@ -154,32 +157,44 @@ class PartitionerRecipe(HolderRecipe):
     def join(self, timeout: float | None = None) -> Program[None]:
         """Become a member; `acquire` then gets a share."""
         self._tokens, self._going = {}, {}
-        self._target, self._acquired = frozenset(), False
+        self._target = self._returned = frozenset()
+        self._acquired = False
         yield from self.enter(self._take, timeout)
 
     def acquire(self, timeout: float | None = None) -> Program[frozenset[bytes]]:
         """Wait until all items of our share are ours; returns them. Raises LockTimeoutError.
 
-        Items that are no longer in our share are released first. What was acquired when time is
-        up stays ours; call again.
+        If items that were returned before have to go, it does not wait: it returns what is ours,
+        and the state is RELEASE. What was acquired when time is up stays ours; call again.
         """
         self.check()
         limits = Limits(
             deadline_of(self._clock(), timeout), (LeaseStop(self.lease), self._canceled)
         )
         try:
-            return (yield from within(self._acquire(), limits))
+            yield from within(self._acquire(), limits)
         except LockTimeoutError as error:
             raise LockTimeoutError(
                 f"{self._what}: the share was not complete within {timeout:g} s: {error.message}",
                 outcome=error.outcome,
             ) from error
+        self._acquired = True
+        self._returned = frozenset(self._tokens)
+        return self._returned
 
-    def release(self) -> Program[None]:
-        """Let go of the items that other members wait for; `acquire` comes next."""
+    def release(self, items: Iterable[Key] | None = None) -> Program[None]:
+        """Work has stopped: let go of what others wait for; `acquire` comes next.
+
+        `items`: work has stopped on these only (of `leaving`), and they are what is let go.
+        """
         self.check()
-        yield from self._let_go(self.leaving)
+        if items is None:
+            self._returned, going = frozenset(), self.leaving
+        else:
+            going = frozenset(map(to_bytes, items)) & self._tokens.keys()
+            self._returned -= going
         self._acquired = False
+        yield from self._let_go(going)
 
     def wait_change(self, timeout: float | None = None) -> Program[bool]:
         """Wait until the state is not ACQUIRED; False when `timeout` seconds passed before."""
@@ -207,19 +222,20 @@ class PartitionerRecipe(HolderRecipe):
         key = queue_key(self.members_name, lease_id)
         return (yield from take_place(key, key, lease_id, self.identifier))
 
-    def _acquire(self) -> Program[frozenset[bytes]]:
+    def _acquire(self) -> Program[None]:
         while True:
             self._changed.reset()
             yield from self._look()
             target = self._target
-            yield from self._let_go(self._tokens.keys() - target)
+            yield from self._let_go(self._tokens.keys() - target - self._returned)
+            if self._returned - target:
+                return  # waiting for others who may wait for these would never end
             try:
                 yield from within(self._claim_items(target), Limits(stops=(self._changed,)))
             except _MembersChanged:
                 continue
             if target == self._target:
-                self._acquired = True
-                return target
+                return
 
     def _look(self) -> Program[None]:
         """Read the list of members; the division follows it."""
