@@ -294,6 +294,12 @@ class SimTransport:
             return
         link.send(messages)
 
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Hands the member what has arrived for it."""
+        self.local.on_messages(messages)
+        for message in messages:
+            self.network.world.show("received", self.process, message)
+
     async def send_snapshot(self, peer_id: int, message: InstallSnapshot, path: Path) -> bool:
         """Sends a snapshot file with its message in front; True when the peer has it whole."""
         link = self.reach(peer_id)
@@ -573,7 +579,7 @@ class Link:
             return
         messages = [from_wire(item) for item in msgpack.unpackb(payload)]
         world.log(f"{own}>{target} {' '.join(map(_brief, messages))}")
-        peer.process.loop.call_soon(peer.local.on_messages, messages)
+        peer.process.loop.call_soon(peer.receive, messages)
 
     # ---- questions -------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from tests.sim.judging import judge
 from tests.sim.observer import Invariant, Violated
 from tests.sim.operator import Operator
 from tests.sim.params import PROFILES, Params, draw, overridden
+from tests.sim.points import Points
 from tests.sim.watchers import Watcher
 from tests.sim.world import TICK, World
 
@@ -59,6 +60,8 @@ class Outcome:
     events: int
     watch_events: int
     faults: Counter[str]
+    points: Counter[str]
+    """How often each fault point of the program was passed."""
     trace_sha256: str
     wall_s: float
     live: bool = False
@@ -109,7 +112,10 @@ class Seed:
         ]
         self.operator = Operator(self.cluster, self.clients)
         self.decisions = plan(params)
-        self.faults = Faults(self.cluster, self.door, self.operator, self.decisions, skipped)
+        self.points = Points(self.world)
+        self.faults = Faults(
+            self.cluster, self.door, self.operator, self.points, self.decisions, skipped
+        )
         self.live = False
 
     @property
@@ -167,7 +173,8 @@ def run_seed(
         with overridden(params), broken, Complaints() as complaints:
             made = Seed(params, skipped=skipped, keep_log=keep_log, invariants=invariants)
             complaints.world = made.world
-            made.run(until_tick)
+            with made.points:
+                made.run(until_tick)
             complaints.world = None
             made.cluster.bury()
             gc.collect(1)
@@ -193,6 +200,7 @@ def _outcome(made: Seed, wall_s: float) -> Outcome:
         world.events,
         sum(len(response.events) for record in made.watches for response in record.responses),
         faults,
+        made.points.passed,
         world.trace_sha256(),
         wall_s,
         made.live,
