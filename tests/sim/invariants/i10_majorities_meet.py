@@ -111,6 +111,11 @@ class MajoritiesMeet(Invariant):
     def received(self, p: Process, message: Message) -> None:
         if isinstance(message, RequestVote) and message.to == p.member_id:
             self._open[p.name, message.sender] = (message, 0)
+        elif self._open:
+            # From this it may learn of the term, and not from a request that it had to ignore.
+            for place, (request, _) in list(self._open.items()):
+                if place[0] == p.name and message.term >= request.term:
+                    del self._open[place]
 
     def stopped(self, p: Process, why: str) -> None:
         self._open = {place: item for place, item in self._open.items() if place[0] != p.name}
@@ -127,8 +132,8 @@ class MajoritiesMeet(Invariant):
         raft = p.raft
         if not turns(p) or not is_idle(p):
             self._open[place] = (request, 0)
-        elif raft.term != request.term or raft.leader_id != NO_NODE:
-            # It hears a leader, has moved on, or knows who leads: silence says nothing.
+        elif raft.term != request.term or raft.leader_id != NO_NODE or raft.vote == p.member_id:
+            # It hears a leader, has moved on, knows who leads, or campaigns itself.
             del self._open[place]
         elif not since:
             self._open[place] = (request, self.world.now_ns)

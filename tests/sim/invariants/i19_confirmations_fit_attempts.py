@@ -32,8 +32,8 @@ class _Attempt(NamedTuple):
 class _Rounds(NamedTuple):
     """The rounds of heartbeats of one leader in one term."""
 
-    of_read: dict[tuple[int, int], int]
-    """(requester, number of the attempt) → the round that is to confirm it."""
+    of_read: dict[tuple[int, int], list[int]]
+    """(requester, number of the attempt) → the rounds that are to confirm it."""
     confirmed: dict[int, set[int]]
     """Round → who has replied to it, the leader included."""
 
@@ -86,7 +86,7 @@ class ConfirmationsFitAttempts(Invariant):
         if message.read_id not in rounds.confirmed:
             rounds.confirmed[message.read_id] = {message.sender}
             for read in state_of(p).reads.round_reads:
-                rounds.of_read[read] = message.read_id
+                rounds.of_read.setdefault(read, []).append(message.read_id)
 
     def _check_round(self, p: Process, reply: ReadReply) -> None:
         rounds = self._rounds.get((reply.sender, reply.term))
@@ -94,15 +94,17 @@ class ConfirmationsFitAttempts(Invariant):
             return
         conf = p.raft.conf
         for context in reply.contexts:
-            number = rounds.of_read.pop((reply.to, context), None)
-            if number is None:
-                continue
-            confirmed = sum(voter in rounds.confirmed[number] for voter in conf.voters)
-            if confirmed < majority(conf):
+            # A question that arrived twice may be in two rounds.
+            numbers = rounds.of_read.get((reply.to, context), [])
+            confirmed = [
+                sum(voter in rounds.confirmed[number] for voter in conf.voters)
+                for number in numbers
+            ]
+            if confirmed and max(confirmed) < majority(conf):
                 raise self.violated(
                     f"{p.name}, leader of term {reply.term}, answers read attempt {context} of "
-                    f"member {reply.to:x}; {confirmed} of {len(conf.voters)} voters have confirmed "
-                    f"its round {number}"
+                    f"member {reply.to:x}; its rounds {numbers} were confirmed by {confirmed} of "
+                    f"{len(conf.voters)} voters"
                 )
 
     def _check(self, reply: ReadReply, context: int, attempt: _Attempt) -> None:
