@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.sim import counts
-from tests.sim.pool import Job, Tally, run_jobs
+from tests.sim.campaign import Campaign
+from tests.sim.pool import Job, run_jobs
 
 __all__ = ("main",)
 
 _SEEDS_SHARE = 0.5
-_LONG_PER_SHORT = (1, 4)
-"""Of the seeds: one long one to four short ones, about equal times."""
+_MIX = {"long": 1, "short": 3}
+"""How many seeds of each profile are run in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ STAGES = (
 def _jobs(first: int) -> Iterator[Job]:
     seed = first
     while True:
-        for profile, share in zip(("long", "short"), _LONG_PER_SHORT, strict=True):
+        for profile, share in _MIX.items():
             for _ in range(share):
                 yield Job(seed, profile)
                 seed += 1
@@ -60,20 +60,19 @@ def _jobs(first: int) -> Iterator[Job]:
 
 def _seeds(first: int, until: float) -> bool:
     """Fresh seeds until the time is up; True if all held."""
-    tallies = {"long": Tally(), "short": Tally()}
+    campaigns = {profile: Campaign(profile) for profile in _MIX}
     reports = run_jobs(_jobs(first))
-    for report in reports:
-        tallies[report.job.profile].add(report, least_operations=10)
-        if not report.ok:
-            print(report.text, flush=True)
+    for job, outcome in reports:
+        campaigns[job.profile].outcomes.append(outcome)
+        if not outcome.ok:
+            print(f"{outcome}\n  {outcome.replay}", flush=True)
         if time.monotonic() > until:
             break
-    reports.close()  # type: ignore[attr-defined]
-    for profile, tally in tallies.items():
-        counts.record(f"simulator-{profile}", **tally.numbers)
-        counts.record(f"faults.{profile}", **tally.faults)
-        print(profile, tally.numbers, flush=True)
-    return not any(tally.violations for tally in tallies.values())
+    reports.close()
+    for campaign in campaigns.values():
+        campaign.count()
+        print(campaign, flush=True)
+    return not any(campaign.failed for campaign in campaigns.values())
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -49,7 +49,7 @@ class Points:
         process.crash_point = (name, left)
         if left <= 0:
             self.world.log(f"{process.name} dies at {name}")
-            self.world.fire("crash at point")
+            self.world.fire("died at a point")
             process.kill()
             raise ProcessDied
 

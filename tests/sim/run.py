@@ -51,24 +51,28 @@ class Outcome:
 
     seed: int
     profile: str
-    ok: bool
     violation: Violated | None
-    ticks: int
+    ticks: int = 0
     """How far the seed got, in ticks of true time."""
-    operations: int
-    succeeded: int
-    events: int
-    watch_events: int
-    faults: Counter[str]
-    points: Counter[str]
+    operations: int = 0
+    succeeded: int = 0
+    events: int = 0
+    watch_events: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
     """How often each fault point of the program was passed."""
-    trace_sha256: str
-    wall_s: float
+    trace_sha256: str = ""
+    wall_s: float = 0.0
     live: bool = False
     """Whether liveness could be demanded, and was shown."""
     nodes: int = 0
     decisions: int = 0
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise was kept."""
+        return self.violation is None
 
     @property
     def replay(self) -> str:
@@ -192,7 +196,6 @@ def _outcome(made: Seed, wall_s: float) -> Outcome:
     return Outcome(
         made.params.seed,
         made.params.profile,
-        world.violation is None,
         world.violation,
         world.tick,
         len(made.history),
