@@ -85,6 +85,8 @@ class Faults:
         self._supervisor = self._world.prng.fork("supervisor")
         self._up_at: dict[str, int] = {}
         """When a machine that is down is started again."""
+        self._gone: dict[str, None] = {}
+        """Machines whose member is one no more."""
         self._undo: dict[int, Callable[[], None]] = {}
         self._undone = 0
         self._rotten: dict[str, None] = {}
@@ -143,7 +145,7 @@ class Faults:
             if process.alive or process.spoilt or (joins and not process.begun):
                 self._up_at.pop(process.name, None)
                 continue
-            if process.removed and process.member_id not in self.cluster.members():
+            if self._is_gone(process):
                 continue
             due_ns = self._up_at.get(process.name)
             if due_ns is None:
@@ -153,6 +155,14 @@ class Faults:
                 del self._up_at[process.name]
                 process.launch()
         self._world.after(_SUPERVISED_NS, self._supervise)
+
+    def _is_gone(self, process: Process) -> bool:
+        """Whether it has noticed that its member was removed, which is for ever."""
+        if process.removed and process.name not in self._gone:
+            members = self.cluster.members()
+            if members and process.member_id not in members:
+                self._gone[process.name] = None
+        return process.name in self._gone
 
     def _stay_down(self, process: Process, duration_ns: int) -> None:
         self._up_at[process.name] = self._world.now_ns + duration_ns
