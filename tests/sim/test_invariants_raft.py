@@ -383,6 +383,23 @@ def test_i11_commit_needs_a_quorum(world: StubWorld) -> None:
         invariant.changed(one)
 
 
+def test_i11_a_word_of_an_older_term_is_not_believed(world: StubWorld) -> None:
+    one = StubProcess(world, 1)
+    invariant = make(CommitNeedsAQuorum, world)
+    one.raft.lead(3)
+    late = AppendReply(2, 1, 2, 2, False, 0, 0)
+    progress = one.raft._state.progress[2] = Progress(match=0, next_index=3, recent_active=True)
+    for term in (2, 3):
+        invariant.sent(one, AppendReply(2, 1, term, 2, False, 0, 0))
+        invariant.received(one, late)
+        invariant.stepped(one)
+        progress.match = 2
+        if term == 2:
+            with objection("I11"):
+                invariant.stepped(one)
+    invariant.stepped(one)
+
+
 def test_i11_a_leader_outside_does_not_count_itself(world: StubWorld) -> None:
     one = StubProcess(world, 1)
     invariant = make(CommitNeedsAQuorum, world)
