@@ -24,6 +24,7 @@ class Entry(NamedTuple):
 
 
 SERVER = "Server"
+_SERVICES = "Services"
 _KEYS = "Keys"
 _LEASES = "Leases, locks, elections"
 _SERVICES = "Services"
@@ -36,6 +37,12 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         "serve": Entry("kvstore.cli.serve", "serve", "Run one member of a cluster.", SERVER),
         "local": Entry(
             "kvstore.cli.local", "local", "Run a whole cluster on this machine.", SERVER
+        ),
+        "service": Entry(
+            _COMMANDS + "service",
+            "service",
+            "Services and their instances: register, find, watch, drain.",
+            _SERVICES,
         ),
         "put": Entry(_COMMANDS + "keys", "put", "Write a key.", _KEYS),
         "get": Entry(_COMMANDS + "keys", "get", "Read a key, or a range of keys.", _KEYS),
