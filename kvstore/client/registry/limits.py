@@ -14,6 +14,7 @@ __all__ = (
     "HEARTBEAT_TIMEOUT_MAX_S",
     "HEARTBEAT_TIMEOUT_MIN_S",
     "LEAVE_TIMEOUT_S",
+    "LINGER_S",
     "READY_TIMEOUT_S",
     "REGISTER_RETRY_MAX_S",
     "REGISTER_TIMEOUT_S",
@@ -68,3 +69,7 @@ DRAIN_S = 5.0
 
 READY_TIMEOUT_S = 5.0
 """How long a call waits for the registry's first answer."""
+
+LINGER_S = 0.1
+"""A stopping program goes on serving for so long after the last acknowledgement: for requests that
+were on their way by then."""
