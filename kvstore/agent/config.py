@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from kvstore.agent import limits
+from kvstore.checks.limits import CHECKS_MAX, DEFAULT_TIMEOUT_S
 from kvstore.checks.spec import (
     BadCheck,
     Check,
@@ -18,6 +19,7 @@ from kvstore.checks.spec import (
     Probe,
     TcpProbe,
     TtlProbe,
+    distinct,
     validate,
 )
 from kvstore.serving.values import BadValueError, parse_duration
@@ -30,10 +32,11 @@ __all__ = (
     "check_port",
     "check_seconds",
     "default_id",
+    "distinct_checks",
+    "make_check",
     "parse_pairs",
     "parse_ports",
     "parse_probe",
-    "with_checks_valid",
 )
 
 
@@ -185,22 +188,30 @@ def parse_probe(text: str) -> Probe:
     )
 
 
-def with_checks_valid(checks: Iterable[Check]) -> tuple[Check, ...]:
-    """The checks, with names of their own if several are of one kind. Raises BadConfig."""
-    found: list[Check] = []
-    titles: set[str] = set()
-    for check in checks:
-        number = 1
-        named = check
-        while not check.name and named.title in titles:
-            number += 1
-            named = replace(check, name=f"{check.kind}-{number}")
-        try:
-            validate(named, interval_min_s=limits.CHECK_INTERVAL_MIN_S)
-        except BadCheck as error:
-            raise BadConfig(str(error)) from None
-        if named.title in titles:
-            raise BadConfig(f"there are two checks called {named.title!r}")
-        titles.add(named.title)
-        found.append(named)
-    return tuple(found)
+def make_check(
+    probe: Probe, *, name: str = "", interval_s: float, timeout_s: float | None, up: int, down: int
+) -> Check:
+    """A check that can be run; `up` and `down` are its thresholds. Raises BadConfig."""
+    check = Check(
+        probe=probe,
+        name=name,
+        interval_s=interval_s,
+        timeout_s=min(DEFAULT_TIMEOUT_S, interval_s) if timeout_s is None else timeout_s,
+        healthy_after=up,
+        unhealthy_after=down,
+    )
+    try:
+        return validate(check, interval_min_s=limits.CHECK_INTERVAL_MIN_S)
+    except BadCheck as error:
+        raise BadConfig(str(error)) from None
+
+
+def distinct_checks(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """The checks of one service, each with a title of its own. Raises BadConfig."""
+    try:
+        found = distinct(checks)
+    except BadCheck as error:
+        raise BadConfig(str(error)) from None
+    if len(found) > CHECKS_MAX:
+        raise BadConfig(f"there are {len(found)} checks; {CHECKS_MAX} are allowed")
+    return found

@@ -7,6 +7,7 @@ field by a function of its own; what is left over is a field that does not exist
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,15 @@ from kvstore.agent.config import (
     check_label,
     check_port,
     check_seconds,
+    distinct_checks,
+    make_check,
     parse_probe,
-    with_checks_valid,
 )
-from kvstore.checks.limits import CHECKS_MAX, DEFAULT_TIMEOUT_S
+from kvstore.checks.limits import (
+    DEFAULT_HEALTHY_AFTER,
+    DEFAULT_INTERVAL_S,
+    DEFAULT_UNHEALTHY_AFTER,
+)
 from kvstore.checks.spec import Check, CommandProbe, GrpcProbe, HttpProbe, Probe, TtlProbe
 
 __all__ = ("parse_config", "read_config")
@@ -77,6 +83,10 @@ class _Place:
         """The error, with line and field."""
         at = f"{self.source}:{self.node.start_mark.line + 1}"
         return BadConfig(f"{at}: {self.field}: {problem}" if self.field else f"{at}: {problem}")
+
+    def is_told_by(self, error: BadConfig) -> bool:
+        """The error says already where it is."""
+        return str(error).startswith(f"{self.source}:")
 
     def items(self) -> list[_Place]:
         """Of a list."""
@@ -140,9 +150,7 @@ class _Fields:
         try:
             return read(place)
         except BadConfig as error:
-            if str(error).startswith(f"{place.source}:"):
-                raise
-            raise place.wrong(error) from None
+            raise error if place.is_told_by(error) else place.wrong(error) from None
 
     def finish(self) -> None:
         """Whatever was not taken does not exist."""
@@ -207,7 +215,7 @@ def _ports(place: _Place) -> dict[str, int]:
         try:
             ports[check_label(name)] = check_port(_number(value))
         except BadConfig as error:
-            raise error if str(error).startswith(place.source) else value.wrong(error) from None
+            raise error if place.is_told_by(error) else value.wrong(error) from None
     return ports
 
 
@@ -252,10 +260,7 @@ def _service(place: _Place) -> ServiceConfig:
 
 
 def _checks(place: _Place) -> tuple[Check, ...]:
-    places = place.items()
-    if len(places) > CHECKS_MAX:
-        raise place.wrong(f"{len(places)} checks; {CHECKS_MAX} are allowed")
-    return with_checks_valid(map(_check, places))
+    return distinct_checks(map(_check, place.items()))
 
 
 def _check(place: _Place) -> Check:
@@ -263,20 +268,20 @@ def _check(place: _Place) -> Check:
     kinds = [kind for kind in _KINDS if kind in fields]
     if len(kinds) != 1:
         raise fields.wrong(f"a check needs exactly one of {', '.join(_KINDS)}")
-    interval_s = fields.take("interval", _seconds, 10.0)
-    check = Check(
-        probe=_probe(kinds[0], fields),
-        name=fields.take("name", _text, ""),
-        interval_s=interval_s,
-        timeout_s=fields.take("timeout", _seconds, min(DEFAULT_TIMEOUT_S, interval_s)),
-        healthy_after=fields.take("healthy_after", _number, 1),
-        unhealthy_after=fields.take("unhealthy_after", _number, 3),
-    )
-    fields.finish()
+    probe = _probe(kinds[0], fields)
+    timeout_s = fields.take("timeout", _seconds, math.nan)
     try:
-        with_checks_valid((check,))
+        check = make_check(
+            probe,
+            name=fields.take("name", _text, ""),
+            interval_s=fields.take("interval", _seconds, DEFAULT_INTERVAL_S),
+            timeout_s=None if math.isnan(timeout_s) else timeout_s,
+            up=fields.take("healthy_after", _number, DEFAULT_HEALTHY_AFTER),
+            down=fields.take("unhealthy_after", _number, DEFAULT_UNHEALTHY_AFTER),
+        )
     except BadConfig as error:
-        raise place.wrong(error) from None
+        raise error if place.is_told_by(error) else place.wrong(error) from None
+    fields.finish()
     return check
 
 

@@ -14,8 +14,8 @@ file, never from what somebody wrote into the registry.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -31,6 +31,7 @@ __all__ = (
     "TcpProbe",
     "TtlProbe",
     "check_of_json",
+    "distinct",
     "host_and_port",
     "split_url",
     "to_json",
@@ -156,6 +157,23 @@ def validate(check: Check, *, interval_min_s: float = limits.INTERVAL_MIN_S) -> 
     except BadCheck as error:
         raise BadCheck(f"check {check.title!r:.80}: {error}") from None
     return check
+
+
+def distinct(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """The same checks, each with a title of its own: http, http-2. Raises BadCheck."""
+    found: list[Check] = []
+    titles: set[str] = set()
+    for check in checks:
+        number = 1
+        named = check
+        while not check.name and named.title in titles:
+            number += 1
+            named = replace(check, name=f"{check.kind}-{number}")
+        if named.title in titles:
+            raise BadCheck(f"there are two checks called {named.title!r:.80}")
+        titles.add(named.title)
+        found.append(named)
+    return tuple(found)
 
 
 def _validate_times(check: Check, interval_min_s: float) -> None:

@@ -97,13 +97,18 @@ def after_register(wanted: Instance, before: Instance | None, now_ms: int) -> In
             stale=False,
             override=None,
         )
+    # What the cluster's own checks have found stands, as long as they are the same checks. What
+    # somebody else's checks have found is out of date when the instance says something else.
+    checked = bool(wanted.checks) and wanted.checks == before.checks
+    keeps_results = wanted.check is None and (checked or wanted.reported is before.reported)
     again = replace(
         wanted,
+        reported=before.reported if checked else wanted.reported,
         registered_ms=before.registered_ms,
         changed_ms=before.changed_ms,
         reason=before.reason,
         override=before.override,
-        check=before.check if wanted.check is None else wanted.check,
+        check=before.check if keeps_results else wanted.check,
         silent=False,
         stale=False,
     )

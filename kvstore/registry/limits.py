@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = (
     "ACK_SLICE_S",
+    "ACK_WAITS_MAX",
     "ACK_WAIT_MAX_S",
     "ADDRESS_CHARS_MAX",
     "CHECKS_MAX",
@@ -137,3 +138,5 @@ ACK_WAIT_MAX_S: Final = 60.0
 """How long a change waits at most until subscribers have acknowledged it."""
 ACK_SLICE_S: Final = 0.5
 """How much longer than the members themselves the one who asked them waits."""
+ACK_WAITS_MAX: Final = 256
+"""Changes for which a member waits at once; to more it gives no answer."""

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from kvstore.checks.limits import CHECKS_MAX
-from kvstore.checks.spec import BadCheck, Check, check_of_json, validate
+from kvstore.checks.spec import BadCheck, Check, check_of_json, distinct, validate
 from kvstore.checks.spec import to_json as check_to_json
 from kvstore.registry import limits
 from kvstore.registry.names import InstanceName, Invalid, check_label
@@ -408,11 +408,11 @@ def check(instance: Instance) -> None:
         raise Invalid(f"the metadata takes {size} bytes; {limits.METADATA_BYTES_MAX} are allowed")
     if len(instance.checks) > CHECKS_MAX:
         raise Invalid(f"there are {len(instance.checks)} checks; {CHECKS_MAX} are allowed")
-    for each in instance.checks:
-        try:
+    try:
+        for each in distinct(instance.checks):
             validate(each)
-        except BadCheck as error:
-            raise Invalid(str(error)) from None
+    except BadCheck as error:
+        raise Invalid(str(error)) from None
     least = 1 if instance.lease else 0
     if not least <= instance.ttl_s <= limits.DURATION_MAX_S:
         raise Invalid(

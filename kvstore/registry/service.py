@@ -201,17 +201,13 @@ class RegistryService:
         self, name: InstanceName, text: str = "", *, wait_s: float = 0.0
     ) -> Deregistered:
         """Removes an instance; whatever stands under its key. Can wait for subscribers."""
+        reason = deregistered(_reason(text)).line
         for _ in range(limits.CHANGE_ATTEMPTS):
             entry = await self._writer.find(name)
             if entry is None:
                 return Deregistered(None, None)
             revision = await self._writer.submit_one(
-                BatchItem(
-                    instance_key(name),
-                    entry.revision,
-                    BatchAction.DELETE,
-                    reason=deregistered(_reason(text)).line,
-                )
+                BatchItem(instance_key(name), entry.revision, BatchAction.DELETE, reason=reason)
             )
             if revision:
                 return Deregistered(entry, await self._acknowledged((name,), revision, wait_s))

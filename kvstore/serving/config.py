@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore.node.config import NodeConfig
+from kvstore.serving.dns import DnsConfig, build_dns_config
 from kvstore.serving.gates import GATE_FLAGS, GATES, parse_gates
 from kvstore.serving.logging import LEVELS, LogConfig, Rotation
 from kvstore.serving.settings import Settings, UsageError
@@ -50,6 +51,7 @@ class ServerConfig:
     """The client URLs serve HTTP/1 too, as etcd's do until they are told to split."""
     metrics_urls: tuple[ListenUrl, ...]
     grpc: GrpcConfig
+    dns: DnsConfig
     log: LogConfig
     host_whitelist: tuple[str, ...]
     """Accepted Host names of HTTP requests; empty or `*` accepts all."""
@@ -83,6 +85,7 @@ def build_config(settings: Settings) -> ServerConfig:
         http_on_client_urls="listen-client-http-urls" not in settings.given,
         metrics_urls=metrics_urls,
         grpc=_grpc_config(settings),
+        dns=build_dns_config(settings),
         log=_log_config(settings),
         host_whitelist=settings.list("host-whitelist"),
         cors=settings.list("cors"),

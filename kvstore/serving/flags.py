@@ -417,6 +417,51 @@ _OBSERVING = (
     ),
 )
 
+_DNS = (
+    implemented(
+        "listen-dns",
+        LIST,
+        "",
+        "Where DNS is answered over UDP and TCP, as 127.0.0.1:8600; several are possible.",
+        ours=True,
+    ),
+    implemented(
+        "dns-zone",
+        TEXT,
+        "kv.local",
+        "The domain of our services: <service>.<namespace>.svc.<zone>.",
+        ours=True,
+    ),
+    implemented(
+        "dns-ttl",
+        DURATION,
+        "5s",
+        "How long an answer may be remembered at most, in whole seconds.",
+        ours=True,
+    ),
+    implemented(
+        "dns-consul-domain",
+        TEXT,
+        "consul",
+        "The domain for names in Consul's form: <service>.service.<domain>; empty: none.",
+        ours=True,
+    ),
+    implemented(
+        "dns-consul-datacenter",
+        TEXT,
+        "dc1",
+        "What names in Consul's form may have as their datacenter.",
+        ours=True,
+    ),
+    implemented(
+        "dns-prefer-zone",
+        TEXT,
+        "",
+        "The zone of this member and of those who ask it: instances there come first.",
+        ours=True,
+    ),
+)
+
 _SAFETY = (
     implemented(
         "corrupt-check-time",
@@ -463,6 +508,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = MappingProxyType(
         "Cluster and history": _CLUSTERING,
         "Security": _SECURITY,
         "Logs and measurements": _OBSERVING,
+        "DNS": _DNS,
         "Safety and the process": _SAFETY,
         "Feature gates in older spelling": gate_flag_table(),
     }

@@ -26,7 +26,8 @@ LAYERS: dict[str, set[str]] = {
     "kvstore.node": {"raft", "kvstore.storage", "kvstore.machine", "kvstore.watch"},
     "kvstore.checks": set(),
     "kvstore.registry": {"kvstore.node", "kvstore.machine", "kvstore.checks"},
-    "kvstore.api": {"kvstore.registry", "kvstore.node", "kvstore.watch"},
+    "kvstore.api": {"kvstore.registry", "kvstore.node", "kvstore.watch", "kvstore.checks"},
+    "kvstore.gateways.dns": {"kvstore.registry", "kvstore.node"},
     "kvstore.gateways.http": {"kvstore.registry", "kvstore.node"},
     "kvstore.client": set(),
     "kvstore.agent": {"kvstore.client", "kvstore.checks", "kvstore.serving.values"},
@@ -199,6 +200,10 @@ PURE_MODULES = tuple(
     ROOT / "kvstore/registry" / f"{name}.py"
     for name in ("limits", "names", "times", "model", "lifecycle", "liveness", "guard")
 ) + tuple(ROOT / "kvstore/checks" / f"{name}.py" for name in ("limits", "spec", "tally"))
+PURE_MODULES += tuple(
+    ROOT / "kvstore/gateways/dns" / f"{name}.py"
+    for name in ("answers", "cache", "limits", "records", "settings", "wire")
+)
 IMPURE_IMPORTS = {"time", "random", "secrets", "uuid", "asyncio", "threading", "socket", "datetime"}
 
 

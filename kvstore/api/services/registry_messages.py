@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from kvstore.api.encoding import encoded, length_delimited
+from kvstore.checks.spec import BadCheck, check_of_json
+from kvstore.checks.spec import to_json as check_to_json
 from kvstore.pb import registry_pb2 as pb
 from kvstore.registry import limits
 from kvstore.registry.catalog import Entry, GuardNote
@@ -106,7 +108,10 @@ def instance_of(message: Any) -> Instance:
             raise Invalid(f"the port {port.name!r} is given twice")
         ports[port.name] = port.number
     reported = status_of(message.reported, "reported") if message.reported else Status.UP
-    extra = {"checks": [_check_json(check) for check in message.checks]} if message.checks else {}
+    try:
+        checks = tuple(check_of_json(_check_json(check)) for check in message.checks)
+    except BadCheck as error:
+        raise Invalid(str(error)) from None
     return Instance(
         namespace=name.namespace,
         service=name.service,
@@ -123,7 +128,7 @@ def instance_of(message: Any) -> Instance:
         ttl_s=message.ttl_s,
         grace_s=message.grace_s if message.HasField("grace_s") else limits.DEFAULT_GRACE_S,
         drain_s=message.drain_s if message.HasField("drain_s") else None,
-        extra=extra,
+        checks=checks,
     )
 
 
@@ -228,8 +233,8 @@ def fill_instance(message: Any, instance: Instance) -> None:
     message.changed_at_ms = instance.changed_ms
     message.reason.code, message.reason.text = instance.reason
     _add_results(message, instance.check)
-    for check in instance.extra.get("checks", ()):
-        _add_check(message, check)
+    for check in instance.checks:
+        _add_check(message, check_to_json(check))
 
 
 def _add_results(message: Any, check: Mapping[str, Any] | None) -> None:

@@ -20,10 +20,11 @@ from kvstore.agent.config import (
     check_label,
     check_seconds,
     default_id,
+    distinct_checks,
+    make_check,
     parse_pairs,
     parse_ports,
     parse_probe,
-    with_checks_valid,
 )
 from kvstore.agent.exits import AgentExit
 from kvstore.cli.context import Session
@@ -141,21 +142,18 @@ def _config(given: dict[str, Any]) -> AgentConfig:
 
 
 def _service(given: dict[str, Any]) -> ServiceConfig:
-    from kvstore.checks.limits import DEFAULT_TIMEOUT_S
-    from kvstore.checks.spec import Check
-
     ports = _named("--port", parse_ports, given["ports"])
     if not ports:
         raise BadConfig("--port is missing: where is the service reached?")
-    interval_s = given["check_interval"]
-    timeout_s = given["check_timeout"]
     checks = [
-        Check(
-            probe=_named("--check", parse_probe, text),
-            interval_s=interval_s,
-            timeout_s=min(DEFAULT_TIMEOUT_S, interval_s) if timeout_s is None else timeout_s,
-            healthy_after=given["healthy_after"],
-            unhealthy_after=given["unhealthy_after"],
+        _named(
+            "--check",
+            make_check,
+            _named("--check", parse_probe, text),
+            interval_s=given["check_interval"],
+            timeout_s=given["check_timeout"],
+            up=given["healthy_after"],
+            down=given["unhealthy_after"],
         )
         for text in given["checks"]
     ]
@@ -174,7 +172,7 @@ def _service(given: dict[str, Any]) -> ServiceConfig:
         weight=given["weight"],
         tags=given["tags"],
         metadata=_named("--meta", parse_pairs, given["meta"]),
-        checks=_named("--check", with_checks_valid, checks),
+        checks=_named("--check", distinct_checks, checks),
     )
 
 
