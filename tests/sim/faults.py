@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kvstore.faults import POINTS
 from kvstore.pb import rpc_pb2
 from kvstore.storage.errors import CopyStopped, StorageError
 from kvstore.storage.limits import SECTOR_BYTES
 from raft.types import Role
-from tests.sim.cluster import Cluster
+from tests.sim.cluster import Cluster, url_of
 from tests.sim.disk import CrashPolicy
 from tests.sim.frontdoor import FrontDoor
 from tests.sim.operator import Operator
 from tests.sim.params import Params
+from tests.sim.points import Points
 from tests.sim.prng import Prng
 from tests.sim.process import Process
 from tests.sim.world import MS, SECOND
@@ -33,6 +35,8 @@ __all__ = ("Decision", "Faults", "plan")
 
 _POLICIES: Final = tuple(CrashPolicy)
 _MAINTENANCE: Final = "/etcdserverpb.Maintenance/"
+_MEMBER_ADD: Final = "/etcdserverpb.Cluster/MemberAdd"
+_MEMBERS_MAX: Final = 8
 _SUPERVISED_NS: Final = 20 * MS
 _ROT_TRIES: Final = 30
 
@@ -67,18 +71,22 @@ class Faults:
         cluster: Cluster,
         door: FrontDoor,
         operator: Operator,
+        points: Points,
         decisions: list[Decision],
         skipped: Container[int] = (),
     ) -> None:
         self.cluster = cluster
         self.door = door
         self.operator = operator
+        self.points = points
         self.over = False
         self._world = cluster.world
         self._network = cluster.network
         self._supervisor = self._world.prng.fork("supervisor")
         self._up_at: dict[str, int] = {}
         """When a machine that is down is started again."""
+        self._gone: dict[str, None] = {}
+        """Machines whose member is one no more."""
         self._undo: dict[int, Callable[[], None]] = {}
         self._undone = 0
         self._rotten: dict[str, None] = {}
@@ -115,6 +123,8 @@ class Faults:
         self.over = True
         for number in list(self._undo):
             self._take_back(number)
+        self.operator.before_promotion = None
+        self.points.end()
         self._network.calm = True
         self.door.loss_rate = 0
         for process in self.cluster.processes.values():
@@ -135,7 +145,7 @@ class Faults:
             if process.alive or process.spoilt or (joins and not process.begun):
                 self._up_at.pop(process.name, None)
                 continue
-            if process.removed and process.member_id not in self.cluster.members():
+            if self._is_gone(process):
                 continue
             due_ns = self._up_at.get(process.name)
             if due_ns is None:
@@ -145,6 +155,14 @@ class Faults:
                 del self._up_at[process.name]
                 process.launch()
         self._world.after(_SUPERVISED_NS, self._supervise)
+
+    def _is_gone(self, process: Process) -> bool:
+        """Whether it has noticed that its member was removed, which is for ever."""
+        if process.removed and process.name not in self._gone:
+            members = self.cluster.members()
+            if members and process.member_id not in members:
+                self._gone[process.name] = None
+        return process.name in self._gone
 
     def _stay_down(self, process: Process, duration_ns: int) -> None:
         self._up_at[process.name] = self._world.now_ns + duration_ns
@@ -184,6 +202,15 @@ class Faults:
         if again:
             # And once more while it recovers.
             victim.crash_at_start(chance.below(25), after=chance.chance(1, 2), policy=policy)
+        return True
+
+    def _crash_at_point(self, chance: Prng) -> bool:
+        """When it next passes a named point of the program, one that is passed in this seed."""
+        victim = self._victim(chance)
+        names = [name for name in POINTS if self.points.passed[name]]
+        if victim is None or not names:
+            return False
+        victim.crash_point = (chance.pick(names), chance.between(1, 3))
         return True
 
     def _restart(self, chance: Prng) -> bool:
@@ -457,7 +484,7 @@ class Faults:
             return False
         target = chance.pick(leader.core.raft.conf.voters or (0,))
         request = rpc_pb2.MoveLeaderRequest(targetID=target)
-        self._ask(leader, "MoveLeader", request.SerializeToString())
+        self._ask(leader, _MAINTENANCE + "MoveLeader", request.SerializeToString())
         return True
 
     def _campaign(self, chance: Prng) -> bool:
@@ -479,7 +506,7 @@ class Faults:
         victim = self._victim(chance)
         if victim is None or not victim.serving:
             return False
-        self._ask(victim, "Defragment", b"")
+        self._ask(victim, _MAINTENANCE + "Defragment", b"")
         return True
 
     def _snapshot(self, chance: Prng) -> bool:
@@ -501,11 +528,51 @@ class Faults:
     def _membership(self, chance: Prng) -> bool:
         return self.operator.churn()
 
+    def _two_changes(self, chance: Prng) -> bool:
+        """Two operators who do not know of each other add a member at the same moment."""
+        serving = [p for p in self.cluster.live() if p.serving]
+        if not serving or len(self.cluster.members()) + 2 > _MEMBERS_MAX:
+            return False
+        for _ in range(2):
+            request = rpc_pb2.MemberAddRequest(
+                peerURLs=[url_of(self.cluster.new_name())], isLearner=chance.chance(1, 2)
+            )
+            self._ask(chance.pick(serving), _MEMBER_ADD, request.SerializeToString())
+        return True
+
+    def _lost_promotion(self, chance: Prng) -> bool:
+        """The next learner that is made a voter does not hear of it, and the leader dies."""
+        self.operator.before_promotion = lambda learner: self._forsake(learner, chance)
+        self.operator.churn()
+        return True
+
+    def _forsake(self, learner: Process, chance: Prng) -> None:
+        self._world.fire("learner forsaken")
+        self._world.log(f"{learner.name} will not hear that it is a voter")
+        pairs = [(learner.name, other) for other in self._others(learner)]
+        pairs += [(other, learner.name) for other in self._others(learner)]
+        for source, target in pairs:
+            self._network.cut(source, target)
+        leader_ends_ns = chance.between(50, 500) * MS
+
+        def undo() -> None:
+            for source, target in pairs:
+                self._network.mend(source, target)
+
+        self._world.after(leader_ends_ns, self._lose_leader, chance.between(1, 4) * SECOND)
+        self._for_a_while(leader_ends_ns + chance.between(0, 200) * MS, undo)
+
+    def _lose_leader(self, duration_ns: int) -> None:
+        leader = self.cluster.leader()
+        if leader is not None and not self.over:
+            leader.kill()
+            self._stay_down(leader, duration_ns)
+
     def _ask(self, process: Process, method: str, payload: bytes) -> None:
         def told(answer: Any) -> None:
             self._world.log(f"operator {method} at {process.name}: {answer.text}")
 
-        self.door.call(process, _MAINTENANCE + method, payload, 10 * SECOND, told)
+        self.door.call(process, method, payload, 10 * SECOND, told)
 
 
 def _duration(chance: Prng) -> int:
