@@ -74,7 +74,7 @@ class Store:
         try:
             self._write(CommandKind.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=lease_id))
         except KvError as error:
-            assert "lease not found" in error.message  # noqa: PT017
+            assert "lease not found" in error.message
 
     def call(self, call: Unary[Any]) -> Any:
         request = call.request

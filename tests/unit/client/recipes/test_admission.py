@@ -80,7 +80,7 @@ def run(
 
 
 @given(picks=choices)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_one_holds_a_lock_in_order_with_growing_tokens(picks: list[int]) -> None:
     store = Store()
     clients = [Client(store, LockRecipe("l", clock, ttl=60)) for _ in range(CLIENTS)]
@@ -99,7 +99,7 @@ def test_one_holds_a_lock_in_order_with_growing_tokens(picks: list[int]) -> None
 
 
 @given(picks=choices, writers=st.integers(0, CLIENTS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_readers_and_writers(picks: list[int], writers: int) -> None:
     store = Store()
     clients = [
@@ -125,7 +125,7 @@ def test_readers_and_writers(picks: list[int], writers: int) -> None:
 
 
 @given(picks=choices, places=st.integers(1, 4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_semaphores_places(picks: list[int], places: int) -> None:
     store = Store()
     clients = [
@@ -157,7 +157,7 @@ def drain(actors: list[Actor], picks: list[int]) -> None:
 
 
 @given(picks=choices, locking=st.booleans(), consumers=st.integers(1, 4), full=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_queues_give_each_entry_once(
     picks: list[int], locking: bool, consumers: int, full: bool
 ) -> None:
@@ -211,7 +211,7 @@ def _rest(queue: Any, locking: bool, taken: list[bytes]) -> Program[None]:
 
 
 @given(picks=choices, rounds=st.integers(1, 3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_rounds_of_a_double_barrier_do_not_mix(picks: list[int], rounds: int) -> None:
     store = Store()
     came, went = Counter[int](), Counter[int]()
