@@ -24,6 +24,7 @@ from kvstore.errors import (
     TOO_MANY_REQUESTS,
     Code,
     EtcdError,
+    detach,
 )
 from kvstore.node.limits import (
     LEASE_FORWARD_PAUSE_S,
@@ -74,6 +75,7 @@ async def answer_call(handler: Handler, payload: bytes) -> bytes:
     try:
         return _pack([True, await handler(question)])
     except EtcdError as error:
+        detach(error)
         return _pack([False, int(error.code), error.message])
 
 
@@ -164,6 +166,7 @@ class LeaderCalls:
                 try:
                     return await self._ask_while_it_leads(leader, method, question)
                 except EtcdError as error:
+                    detach(error)
                     if error not in (TIMEOUT, NOT_PRIMARY_LESSOR):
                         raise
                     failure = TIMEOUT
@@ -203,6 +206,7 @@ class LeaderCalls:
             if type(ttls) is not list or len(ttls) != len(batch):
                 raise UNREADABLE_ANSWER
         except EtcdError as error:
+            detach(error)
             for dones in batch.values():
                 for done in dones:
                     done(None, error)

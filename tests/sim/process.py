@@ -84,6 +84,10 @@ class Process:
         self.guests: dict[int, Callable[[], None]] = {}
         """Clients that are connected now: whom to tell when the process is gone."""
         self.iteration_ns = world.params.iteration_ns
+        self.drag_ns = 0
+        """How much longer the present turn takes."""
+        self.crash_point = ("", 0)
+        """The named point of the program at which the process dies, and at which passage."""
         self._tickets = 0
         self._crash_at_start: tuple[int, bool, CrashPolicy | None] | None = None
         self._network = network
@@ -296,6 +300,7 @@ class Process:
 
     def spare(self) -> None:
         """No crash is planned for this machine any more."""
+        self.crash_point = ("", 0)
         self.disk.on_operation = self.disk.after_operation = None
         self._crash_at_start = None
 
@@ -309,6 +314,7 @@ class Process:
         if not self.alive:
             return
         self.alive = self.paused = self.serving = False
+        self.crash_point = ("", 0)
         self.disk.on_operation = self.disk.after_operation = None
         assert self._session is not None
         self._session.end()
@@ -422,11 +428,14 @@ class Process:
         self._armed_ns = _NEVER
         if self.paused or not self.alive:
             return
+        self.drag_ns = 0
+        world.acting = self
         did = self.loop.run_once()
+        world.acting = None
         if not self.alive:
             return
         if did:
-            self._busy_until_ns = world.now_ns + self.iteration_ns
+            self._busy_until_ns = world.now_ns + self.iteration_ns + self.drag_ns
             running = self.running
             if running is not None:
                 world.show("stepped", self)
