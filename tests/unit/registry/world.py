@@ -52,12 +52,13 @@ class Observer:
 class World:
     """Nodes and their registries, by name."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, check_networks: Any = None) -> None:
         self.nodes = nodes
+        self._check_networks = check_networks
         self.registries: dict[str, Registry] = {}
 
     async def add(self, name: str) -> Registry:
-        registry = Registry(self.nodes.by_name[name])
+        registry = Registry(self.nodes.by_name[name], self._check_networks)
         registry.start()
         self.registries[name] = registry
         await registry.catalog.wait_ready()
@@ -73,9 +74,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(directory: Path, *names: str, **settings: Any) -> AsyncIterator[World]:
+async def world(
+    directory: Path, *names: str, check_networks: Any = None, **settings: Any
+) -> AsyncIterator[World]:
     async with running(directory, *names, **settings) as nodes:
-        made = World(nodes)
+        made = World(nodes, check_networks)
         try:
             for name in names:
                 await made.add(name)
