@@ -171,14 +171,10 @@ class Agent:
             await service.registration.deregister(f"{program.name} {program.end}", 0.0)
             return
         drain_s = service.config.drain_s
-        told = await service.registration.deregister(why, drain_s)
+        everyone_knows = await service.registration.deregister(why, drain_s)
         left_s = began + drain_s - clock()
-        if told is None or not told.everyone:
-            _LOG.info(
-                "giving those who use %s %.1f s to find out",
-                service.config.service,
-                max(left_s, 0.0),
-            )
+        if not everyone_knows and left_s > 0:
+            _LOG.info("giving those who use %s %.1f s to find out", service.config.service, left_s)
             await _until(self._hurry, left_s)
 
     async def _stop_programs(self) -> None:

@@ -65,6 +65,7 @@ class Registration:
         """It was registered once."""
         self._tried = False
         """A registration was sent: it may be registered without our knowing."""
+        self._refused = False
         self._away_since: float | None = None
         self._wake = asyncio.Event()
         self._closing = False
@@ -91,11 +92,14 @@ class Registration:
             self._wake.set()
 
     def _news(self) -> CheckResult | None:
-        """A result that the cluster does not know."""
-        for name, result in self._results.items():
-            if self._told.get(name) is not result.status:
-                return result
-        return None
+        """A result that the cluster does not know: bad news first, since the worst counts."""
+        news = [
+            result
+            for name, result in self._results.items()
+            if self._told.get(name) is not result.status
+        ]
+        news.sort(key=lambda result: result.status is Status.UP)
+        return news[0] if news else None
 
     # ---- while it runs ---------------------------------------------------------------------
 
@@ -184,6 +188,7 @@ class Registration:
         """A call failed; an outage is told of once."""
         final = error.code in _FINAL
         if final and not self._ever:
+            self._refused = True
             raise Refused(f"{self._where()} was refused: {error.message}") from None
         if self._away_since is None:
             self._away_since = now
@@ -226,11 +231,12 @@ class Registration:
 
     # ---- its end ---------------------------------------------------------------------------
 
-    async def deregister(self, reason: str, wait_s: float) -> Acknowledged | None:
+    async def deregister(self, reason: str, wait_s: float) -> bool:
         """Removes it, and with `wait_s` waits until its subscribers know, at most so long.
 
-        Returns who knows; None if nobody was asked, or the cluster did not answer in time (then
-        expiry does the work). Does not raise for the cluster's sake.
+        True: whoever could send requests there is known to know. False: not known, or the
+        cluster did not answer in time (then expiry does the work). Does not raise for the
+        cluster's sake.
         """
         self._closing = True
         self._wake.set()
@@ -238,8 +244,8 @@ class Registration:
         try:
             async with asyncio.timeout(deadline_s):
                 await self._settle()
-                if not self._tried:
-                    return None
+                if not self._tried or self._refused:
+                    return True
                 answer = await self._calls.deregister(
                     self._instance.service,
                     self._instance.id,
@@ -257,11 +263,14 @@ class Registration:
                 self._instance.ttl_s,
                 self._instance.grace_s or 0,
             )
-            return None
+            return False
         self._lease = 0
         _LOG.info("deregistered %s: %s", self._where(), reason)
-        _tell_who_knows(self._where(), answer.acknowledged)
-        return answer.acknowledged
+        told = answer.acknowledged
+        if told is None:
+            return False
+        _tell_who_knows(self._where(), told)
+        return told.everyone
 
     async def _settle(self) -> None:
         """Ends the keeping; a registration under way is waited for, nothing else is."""
@@ -273,9 +282,7 @@ class Registration:
             await asyncio.gather(self._task, return_exceptions=True)
 
 
-def _tell_who_knows(where: str, told: Acknowledged | None) -> None:
-    if told is None:
-        return
+def _tell_who_knows(where: str, told: Acknowledged) -> None:
     if told.complete:
         _LOG.info("all %d subscribers know that %s is gone", told.acknowledged, where)
         return

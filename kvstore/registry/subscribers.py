@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kvstore.errors import Code, EtcdError
 from kvstore.registry.catalog import Catalog
-from kvstore.registry.limits import ACK_SLICE_S, ACK_WAIT_MAX_S
+from kvstore.registry.limits import ACK_SLICE_S, ACK_WAIT_MAX_S, ACK_WAITS_MAX
 from kvstore.registry.names import InstanceName, ServiceName, instance_key
 from kvstore.registry.watching import Scope, Subscriber, Watching
 
@@ -158,6 +158,8 @@ class Subscribers:
                 pass
             case _:
                 raise EtcdError(Code.INVALID_ARGUMENT, "unreadable question of a member")
+        if len(self._waiting) >= ACK_WAITS_MAX:
+            raise EtcdError(Code.RESOURCE_EXHAUSTED, "registry: too many changes wait already")
         name = ServiceName(namespace, service)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(timeout_ms / 1000, ACK_WAIT_MAX_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -185,20 +186,11 @@ def _named(flag: str, read: Any, value: Any, **bounds: Any) -> Any:
 
 def _complete(config: AgentConfig, endpoints: Iterable[str]) -> AgentConfig:
     """With addresses and ids where none were given."""
-    from kvstore.agent.address import own_address
-    from kvstore.client.endpoints import parse_endpoints
-
     address = ""
     services = []
     for each in config.services:
         if not each.address:
-            if not address:
-                targets = [one.target for one in parse_endpoints(endpoints)]
-                address = own_address(targets)
-            if not address:
-                raise BadConfig(
-                    "no way to the endpoints, so our own address is not known: give --address"
-                )
+            address = address or _own_address(endpoints)
             each = replace(each, address=address)
         if not each.id:
             each = replace(each, id=default_id(each.service, socket.gethostname(), each.port))
@@ -208,6 +200,17 @@ def _complete(config: AgentConfig, endpoints: Iterable[str]) -> AgentConfig:
         if names.count(name) > 1:
             raise BadConfig(f"the instance {'/'.join(name)} is there twice; give each an id")
     return replace(config, services=tuple(services))
+
+
+def _own_address(endpoints: Iterable[str]) -> str:
+    """From where the first endpoint that there is a way to is reached."""
+    from kvstore.client.endpoints import parse_endpoints
+    from kvstore.client.registry.address import outgoing_address
+
+    for endpoint in parse_endpoints(endpoints):
+        with contextlib.suppress(ValueError):
+            return outgoing_address(endpoint.target)
+    raise BadConfig("no endpoint can be reached from here, so --address has to be given")
 
 
 def _run(config: AgentConfig, session: Session, level: str) -> int:
