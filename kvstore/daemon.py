@@ -181,6 +181,8 @@ class _Server:
             self._dns = DnsServer(config.dns.settings, self._registry.catalog)
             self._metrics.registry.register(self._dns.collector())
             await self._dns.start(dns_sockets.udp, dns_sockets.tcp)
+            # Who asks by DNS hears of a change, but can never acknowledge it.
+            self._registry.service.subscribers.deaf["dns"] = lambda _service: 1
         await plain.start(http_sockets)
         await measurements.prepare()
         await measurements.start(metrics_sockets)

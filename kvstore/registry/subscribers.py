@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kvstore.errors import Code, EtcdError
 from kvstore.registry.catalog import Catalog
+from kvstore.registry.feeds import Scope, Subscriber
 from kvstore.registry.limits import ACK_SLICE_S, ACK_WAIT_MAX_S, ACK_WAITS_MAX
 from kvstore.registry.names import InstanceName, ServiceName, instance_key
-from kvstore.registry.watching import Scope, Subscriber, Watching
+from kvstore.registry.watching import Watching
 
 if TYPE_CHECKING:
     from kvstore.node.node import Node

@@ -112,7 +112,9 @@ def instance(service: str, number: int = 1, *, ttl_s: int = 2, grace_s: int = 2)
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with make_cluster(tmp_path_factory.mktemp("registry"), size=3) as cluster:
+    # Each server has a DNS face, at a port of its own choice.
+    flags = ("--listen-dns=127.0.0.1:0",)
+    with make_cluster(tmp_path_factory.mktemp("registry"), size=3, extra=flags) as cluster:
         yield cluster
 
 
@@ -229,6 +231,7 @@ def test_deregistering_waits_for_subscribers_of_all_members(registries: list[Reg
     assert not told.complete
     assert told.acknowledged == 2
     assert [each.id for each in told.laggards] == ["client-2"]
+    assert dict(told.cannot_acknowledge) == {"dns": 3}
     assert 0.6 < time.monotonic() - began < 3
     for watch in watches:
         watch.close()

@@ -15,6 +15,7 @@ from kvstore.errors import EtcdError
 from kvstore.pb import registry_pb2 as pb
 from kvstore.registry import limits
 from kvstore.registry.errors import invalid
+from kvstore.registry.feeds import ALL_NAMESPACES, Batch, Progress
 from kvstore.registry.history import History
 from kvstore.registry.model import Invalid
 from kvstore.registry.names import (
@@ -25,7 +26,6 @@ from kvstore.registry.names import (
     check_label,
 )
 from kvstore.registry.service import RegistryService
-from kvstore.registry.watching import ALL_NAMESPACES, Batch, Progress
 
 __all__ = ("RegistryApi",)
 

@@ -16,6 +16,7 @@ from kvstore.checks.spec import to_json as check_to_json
 from kvstore.pb import registry_pb2 as pb
 from kvstore.registry import limits
 from kvstore.registry.catalog import Entry, GuardNote
+from kvstore.registry.feeds import ALL_NAMESPACES, Event, Scope
 from kvstore.registry.guard import GuardSettings
 from kvstore.registry.history import What
 from kvstore.registry.model import Instance, Invalid, Reason, Status
@@ -24,7 +25,6 @@ from kvstore.registry.reading import Summary
 from kvstore.registry.selection import Health, Selection
 from kvstore.registry.subscribers import Acknowledged
 from kvstore.registry.times import milliseconds, rfc3339
-from kvstore.registry.watching import ALL_NAMESPACES, Event, Scope
 
 __all__ = (
     "acknowledged_message",

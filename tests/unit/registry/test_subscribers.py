@@ -10,10 +10,10 @@ import pytest
 
 from kvstore.errors import Code, EtcdError
 from kvstore.pb import rpc_pb2
+from kvstore.registry.feeds import Batch, Scope, Subscriber
 from kvstore.registry.names import InstanceName, ServiceName
 from kvstore.registry.registry import Registry
 from kvstore.registry.selection import HEALTHY, Selection
-from kvstore.registry.watching import Batch, Scope, Subscriber
 from tests.unit.node.nodes import until
 from tests.unit.node.on_loop import on_loop
 

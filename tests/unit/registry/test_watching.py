@@ -13,11 +13,11 @@ import pytest
 
 from kvstore.errors import EtcdError
 from kvstore.registry import limits
+from kvstore.registry.feeds import ALL_NAMESPACES, Batch, Progress, Scope, Subscriber
 from kvstore.registry.model import Instance, Status
 from kvstore.registry.names import InstanceName, ServiceName, instance_key
 from kvstore.registry.selection import EVERYTHING, HEALTHY, Health, Selection
 from kvstore.registry.service import RegistryService
-from kvstore.registry.watching import ALL_NAMESPACES, Batch, Progress, Scope, Subscriber
 from tests.unit.node.nodes import put, until
 from tests.unit.node.on_loop import on_loop
 
