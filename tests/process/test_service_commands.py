@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from kvstore.client import Client
+from kvstore.client.registry import Instance
 from tests.support.servers import ROOT, make_cluster
 
 pytestmark = pytest.mark.process
@@ -28,6 +30,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class Shell:
     def __init__(self, where: str) -> None:
         self._where = where
+        self.endpoints = where.partition("=")[2]
 
     def run(self, *argv: str, code: int = 0, given: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -180,8 +183,19 @@ def test_namespaces_and_settings(shell: Shell) -> None:
 
 
 def test_the_guard_is_seen_and_ended(shell: Shell) -> None:
-    for number in range(4):
-        shell.run("register", "many", f"--id=m-{number}", "--port=1", "--ttl=3s", "--grace=60s")
+    ports = {"main": 1}
+    with Client(shell.endpoints) as client:
+        for number in range(4):
+            client.registry.register_instance(
+                Instance(
+                    service="many",
+                    id=f"m-{number}",
+                    address="127.0.0.1",
+                    ports=ports,
+                    ttl_s=2,
+                    grace_s=1,
+                )
+            )
     until(lambda: shell.json("guard", "show", "many"))
     assert "the guard keeps their status" in shell.run("get", "many").stderr
     assert any(each["stale"] and each["status"] == "UP" for each in shell.json("get", "many"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = (
     "ACK_TIMEOUT_S",
     "BEHIND_ROUNDS",
+    "CHANNEL_LINGER_S",
     "DRAIN_S",
     "HEARTBEATS_TOGETHER",
     "HEARTBEAT_COMPANY",
@@ -14,6 +15,7 @@ __all__ = (
     "HEARTBEAT_TIMEOUT_MAX_S",
     "HEARTBEAT_TIMEOUT_MIN_S",
     "LEAVE_TIMEOUT_S",
+    "LINGER_S",
     "READY_TIMEOUT_S",
     "REGISTER_RETRY_MAX_S",
     "REGISTER_TIMEOUT_S",
@@ -68,3 +70,10 @@ DRAIN_S = 5.0
 
 READY_TIMEOUT_S = 5.0
 """How long a call waits for the registry's first answer."""
+
+LINGER_S = 0.1
+"""A stopping program goes on serving for so long after the last acknowledgement: for requests that
+were on their way by then."""
+
+CHANNEL_LINGER_S = 30.0
+"""The channel to an instance that left is closed after this time."""

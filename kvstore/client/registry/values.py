@@ -339,4 +339,44 @@ def to_json(instance: Instance) -> dict[str, Any]:
     if instance.lease:
         # As etcdctl writes it; no JSON number is that wide.
         told["lease"] = f"{instance.lease:x}"
+    if instance.check_results:
+        told["check"] = {"results": {each.name: _result(each) for each in instance.check_results}}
+    if instance.checks:
+        told["checks"] = list(map(_check, instance.checks))
     return told
+
+
+def _result(result: CheckResult) -> dict[str, Any]:
+    return {
+        "name": result.name,
+        "status": str(result.status),
+        "output": result.output,
+        "checked_at": rfc3339(result.checked_at_ms),
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    probe = check.probe
+    kind = "tcp"
+    told: dict[str, Any]
+    if isinstance(probe, HttpCheck):
+        kind = "http"
+        told = {
+            "url": probe.url,
+            "method": probe.method,
+            "headers": dict(probe.headers),
+            "expected_statuses": list(probe.expected_statuses),
+        }
+    else:
+        told = {"target": probe.target}
+        if isinstance(probe, GrpcCheck):
+            kind = "grpc"
+            told["service"] = probe.service
+    return {
+        "name": check.name,
+        kind: told,
+        "interval_ms": round(check.interval_s * 1000),
+        "timeout_ms": round(check.timeout_s * 1000),
+        "healthy_after": check.healthy_after,
+        "unhealthy_after": check.unhealthy_after,
+    }

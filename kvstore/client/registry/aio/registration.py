@@ -17,6 +17,7 @@ from kvstore.client.registry import operations
 from kvstore.client.registry.answers import DeregisterResult, RegisterResult
 from kvstore.client.registry.limits import (
     LEAVE_TIMEOUT_S,
+    LINGER_S,
     REGISTER_TIMEOUT_S,
     REGISTRATIONS_TOGETHER,
 )
@@ -160,7 +161,7 @@ class AsyncRegistration(RegistrationBase):
             self._registered(result, sent, changes)
 
     async def _leave(self) -> None:
-        """Deregister and return when everyone knows, or the drain time is over."""
+        """Deregister; return soon after everyone knows it, or when the drain time is over."""
         loop = asyncio.get_running_loop()
         over = loop.time() + self._drain_s
         try:
@@ -173,8 +174,8 @@ class AsyncRegistration(RegistrationBase):
             known = False
         else:
             known = done.acknowledged is not None and done.acknowledged.everyone
-        if not known:
-            await asyncio.sleep(max(over - loop.time(), 0.0))
+        left = over - loop.time()
+        await asyncio.sleep(max(min(left, LINGER_S) if known else left, 0.0))
 
 
 class AsyncHeart:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from kvstore.client.errors import ClientClosedError, InvalidRequestError, KvError
 from kvstore.client.registry import operations
 from kvstore.client.registry.answers import DeregisterResult, RegisterResult
-from kvstore.client.registry.limits import LEAVE_TIMEOUT_S, REGISTER_TIMEOUT_S
+from kvstore.client.registry.limits import LEAVE_TIMEOUT_S, LINGER_S, REGISTER_TIMEOUT_S
 from kvstore.client.registry.registration import (
     RegistrationBase,
     RegistrationState,
@@ -127,7 +127,7 @@ class Registration(RegistrationBase):
             self._registered(result, sent, changes)
 
     def _leave(self) -> None:
-        """Deregister and return when everyone knows, or the drain time is over."""
+        """Deregister; return soon after everyone knows it, or when the drain time is over."""
         clock = self._client._clock
         begun = clock()
         try:
@@ -140,8 +140,8 @@ class Registration(RegistrationBase):
             known = False
         else:
             known = done.acknowledged is not None and done.acknowledged.everyone
-        if not known:
-            self._client._closing.wait(max(self._drain_s - (clock() - begun), 0.0))
+        left = self._drain_s - (clock() - begun)
+        self._client._closing.wait(max(min(left, LINGER_S) if known else left, 0.0))
 
 
 class Heart:
