@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -205,6 +211,48 @@ def test_the_guard_is_seen_and_ended(shell: Shell) -> None:
     assert held >= 3
     until(lambda: len(shell.json("get", "many")) == 4 - held)
     assert shell.json("guard", "show", "many") == []
+
+
+def test_top_on_a_terminal_draws_listens_and_leaves_it_as_it_was(shell: Shell) -> None:
+    shell.run("register", "drawn", "--id=d-1", "--port=1")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 90, 0, 0))
+    before = termios.tcgetattr(theirs)
+    running = subprocess.Popen(
+        [*COMMAND, f"--endpoints={shell.endpoints}", "service", "top"],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    seen = b""
+
+    def drawn(text: bytes) -> Callable[[], object]:
+        def look() -> bool:
+            nonlocal seen
+            while select.select([ours], [], [], 0.05)[0]:
+                seen += os.read(ours, 65_536)
+            return text in seen.rpartition(b"\x1b[H")[2]
+
+        return look
+
+    try:
+        until(drawn(b"drawn"))
+        os.write(ours, b"/draw\r\r")
+        until(drawn(b"drawn: 1 instances"))
+        shell.run("deregister", "drawn", "d-1")
+        until(drawn(b"drawn has no instance any more"))
+        os.write(ours, b"q")
+        assert running.wait(timeout=15) == 0, running.stderr
+        drawn(b"")()
+        assert seen.endswith(b"\x1b[?25h\x1b[?1049l")
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        running.kill()
+        running.communicate()
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_top_counts_what_is_there(shell: Shell) -> None:
