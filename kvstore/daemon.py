@@ -165,7 +165,7 @@ class _Server:
         _prepare_directory(config.node.data_dir)
         await self._start_node()
         self._node_started = True
-        self._registry = Registry(self.node)
+        self._registry = Registry(self.node, config.check_networks)
         self._registry.start()
         self._api = build_api(self.node, self._registry.service)
         await self._wait_for_leader()

@@ -280,6 +280,11 @@ class Catalog:
         return self._content.guards
 
     @property
+    def checkers(self) -> frozenset[int]:
+        """The members that run agentless checks, as all members see it at the same revision."""
+        return self._content.checkers
+
+    @property
     def strays(self) -> Mapping[bytes, str]:
         """Keys under the registry's prefixes that are none of its keys, and why."""
         return self._content.strays
@@ -410,6 +415,7 @@ class _Content:
         self.namespaces: set[str] = set()
         self.settings: dict[ServiceName, GuardSettings] = {}
         self.guards: dict[ServiceName, GuardNote] = {}
+        self.checkers: frozenset[int] = frozenset()
         self.strays: dict[bytes, str] = {}
 
     def take(self, change: Change, gone: Reason | None) -> Delta | None:
@@ -430,6 +436,9 @@ class _Content:
                 self._guard(names.service_of_key(key, names.GUARDS_PREFIX), kv)
             elif key.startswith(names.NAMESPACES_PREFIX):
                 self._namespace(names.namespace_of_key(key), kv)
+            elif key.startswith(names.CHECKERS_PREFIX):
+                member = frozenset((names.checker_of_key(key),))
+                self.checkers = self.checkers - member if kv is None else self.checkers | member
         except Invalid as error:
             if kv is not None:
                 self.strays[key] = str(error)

@@ -8,6 +8,7 @@ from kvstore.registry.names import InstanceName
 __all__ = (
     "BATCH_REFUSED",
     "CONTENDED",
+    "NO_CHECKERS",
     "invalid",
     "no_instance",
     "no_namespace",
@@ -17,6 +18,11 @@ __all__ = (
 CONTENDED = EtcdError(
     Code.ABORTED,
     "registry: somebody else changes the same at the same time; nothing was changed, try again",
+)
+NO_CHECKERS = EtcdError(
+    Code.FAILED_PRECONDITION,
+    "registry: the instance has checks, but no member runs any; start members with "
+    "--enable-agentless-checks, or let an agent check it",
 )
 BATCH_REFUSED = EtcdError(
     Code.ABORTED, "registry: the change was refused by the store; nothing was changed, try again"

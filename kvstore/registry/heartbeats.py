@@ -32,7 +32,7 @@ class Heartbeats:
     def __init__(self, node: Node, catalog: Catalog) -> None:
         self._node = node
         self._catalog = catalog
-        self._catching_up: set[asyncio.Task[None]] = set()
+        self._catching_up: dict[asyncio.Task[None], None] = {}
 
     def beat(self, leases: Sequence[int], names: Sequence[InstanceName], done: Beaten) -> None:
         """Instances are alive; `done` gets a TTL for each lease, then for each name."""
@@ -54,8 +54,8 @@ class Heartbeats:
                 self._renew([*leases, *map(self._lease_of, names)], done)
 
         task = asyncio.get_running_loop().create_task(catch_up())
-        self._catching_up.add(task)
-        task.add_done_callback(self._catching_up.discard)
+        self._catching_up[task] = None
+        task.add_done_callback(lambda done: self._catching_up.pop(done, None))
 
     def _lease_of(self, name: InstanceName) -> int:
         """The lease of an instance that the registry watches over; 0 if it is none."""

@@ -9,9 +9,18 @@ __all__ = (
     "ACK_WAITS_MAX",
     "ACK_WAIT_MAX_S",
     "ADDRESS_CHARS_MAX",
+    "BEATS_PER_TTL",
+    "CHANGE_ATTEMPTS",
+    "CHECKER_LEAVE_S",
+    "CHECKER_TTL_S",
+    "CHECKING_JITTER",
+    "CHECKING_RENEWALS",
+    "CHECKING_RETRY_S",
+    "CHECKING_SOON_S",
+    "CHECKING_TELLERS",
+    "CHECKING_TICK_S",
     "CHECKS_MAX",
     "CHECK_OUTPUT_BYTES_MAX",
-    "CHANGE_ATTEMPTS",
     "CLOCK_STEP_S",
     "DEFAULT_GRACE_S",
     "DEFAULT_TTL_S",
@@ -36,9 +45,9 @@ __all__ = (
     "PORTS_MAX",
     "READING_SLICE_INSTANCES",
     "REASON_CHARS_MAX",
-    "RECENT_DELTAS",
     "REBUILD_RETRY_S",
     "REBUILD_SLICE_INSTANCES",
+    "RECENT_DELTAS",
     "REMOVAL_RETRY_S",
     "RESUME_WAIT_S",
     "SUBSCRIBER_EVENTS_MAX",
@@ -140,3 +149,20 @@ ACK_SLICE_S: Final = 0.5
 """How much longer than the members themselves the one who asked them waits."""
 ACK_WAITS_MAX: Final = 256
 """Changes for which a member waits at once; to more it gives no answer."""
+
+CHECKER_TTL_S: Final = 4
+"""A member that runs agentless checks is missed after this; others take over then. A third of an
+instance's TTL and this together should be less than that TTL, or it is DOWN for a moment."""
+CHECKER_LEAVE_S: Final = 1.0
+"""How long the end of a member waits until the others know that it checks no more."""
+BEATS_PER_TTL: Final = 3
+CHECKING_JITTER: Final = 0.1
+CHECKING_TICK_S: Final = 0.2
+"""How often a member looks what it has to check, and whose heartbeat is due."""
+CHECKING_RENEWALS: Final = 5_000
+"""Leases in one renewal."""
+CHECKING_TELLERS: Final = 32
+"""Instances of which results are written down at once."""
+CHECKING_RETRY_S: Final = 0.5
+CHECKING_SOON_S: Final = 0.5
+"""A new instance is checked for the first time within this."""

@@ -18,7 +18,7 @@ from kvstore.errors import Code, EtcdError
 from kvstore.machine import ABSENT, BatchAction, BatchItem
 from kvstore.registry import limits
 from kvstore.registry.catalog import Catalog, Entry, GuardNote
-from kvstore.registry.errors import CONTENDED, no_namespace
+from kvstore.registry.errors import CONTENDED, NO_CHECKERS, no_namespace
 from kvstore.registry.explaining import Explanation, Facts, explain
 from kvstore.registry.guard import GuardSettings
 from kvstore.registry.heartbeats import Beaten, Heartbeats
@@ -122,6 +122,8 @@ class RegistryService:
         check(wanted)
         encode(after_register(wanted, None, self.node.wall_ms()))
         await self._need_namespace(wanted.namespace)
+        if wanted.checks:
+            await self._need_checkers()
         for _ in range(limits.CHANGE_ATTEMPTS):
             await self.catalog.wait_in_step()
             registered = await self._try_to_register(wanted)
@@ -129,6 +131,13 @@ class RegistryService:
                 return registered
             wanted = replace(wanted, lease=self.node.new_lease_id())
         raise CONTENDED
+
+    async def _need_checkers(self) -> None:
+        """Raises for an instance with checks that nobody would run: it would expire."""
+        if not self.catalog.checkers:
+            await self._writer.catch_up()
+        if not self.catalog.checkers:
+            raise NO_CHECKERS
 
     async def _try_to_register(self, wanted: Instance) -> Registered | None:
         """None: somebody else was faster, or the lease is just ending."""

@@ -53,6 +53,7 @@ FAULT_KINDS: Final = {
     "two changes": 0.4,
     "lost promotion": 0.4,
     "crash at point": 1.0,
+    "old words": 0.4,
 }
 _CALM: Final = ("transfer leader", "campaign", "defragment", "snapshot", "membership", "wall clock")
 """Not faults, but disturbances."""

@@ -27,6 +27,7 @@ from kvstore.node.lifecycle import Running
 from kvstore.node.member import MemberCore
 from kvstore.node.node import Node
 from kvstore.node.recovery import Start
+from kvstore.registry.registry import Registry
 from kvstore.storage.errors import DiskFailed, StorageError
 from kvstore.storage.wal import Wal
 from kvstore.watch.hub import WatchHub
@@ -69,6 +70,7 @@ class Process:
         """True while clients are let in."""
         self.member_id = 0
         self.node: Node | None = None
+        self.registry: Registry | None = None
         self.table: MethodTable | None = None
         self.loop: SimLoop
         self.ended_with = ""
@@ -178,7 +180,9 @@ class Process:
         except (StartupError, StorageError) as error:
             self._refused(error)
             return
-        self.table = build_api(node).table
+        self.registry = Registry(node)
+        self.registry.start()
+        self.table = build_api(node, self.registry.service).table
         self.serving = True
         self.world.log(f"{self.name} serves")
         reason = await node.wait_stopped()
@@ -237,6 +241,9 @@ class Process:
     async def _stop(self, node: Node) -> None:
         """A stop that fails ends the process all the same, with another exit code."""
         try:
+            registry, self.registry = self.registry, None
+            if registry is not None:
+                await registry.stop()
             await node.stop()
         except StorageError as error:
             self._ended_by_itself(StopKind.DISK, str(error))
@@ -328,6 +335,7 @@ class Process:
             cut_off()
         self.world.show("stopped", self, why)
         self.node = None
+        self.registry = None
         self.table = None
 
     def _refused(self, error: Exception) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
@@ -104,18 +105,34 @@ class Holder(Face[H_co]):
 
 
 class Exclusive(Holder[E_co]):
-    """What is acquired and released; as a context manager it does both."""
+    """What is acquired and released; as a context manager it does both.
 
-    try_acquire = awaited(ExclusiveRecipe.try_acquire)
+    `async with await lock.acquire(timeout=5)` does not acquire twice: entering in the task that
+    has just acquired only sees to the release.
+    """
+
+    _acquirer: asyncio.Task[Any] | None = None
+
     release = awaited(ExclusiveRecipe.release)
 
     async def acquire(self, timeout: float | None = None) -> Self:
         """Wait until it is ours; raises LockTimeoutError after `timeout` seconds."""
         await self._client._run(self._recipe.acquire(timeout))
+        self._acquirer = asyncio.current_task()
         return self
 
+    async def try_acquire(self) -> bool:
+        """Take it if that needs no waiting; says whether it is ours."""
+        acquired = await self._client._run(self._recipe.try_acquire())
+        if acquired:
+            self._acquirer = asyncio.current_task()
+        return acquired
+
     async def __aenter__(self) -> Self:
-        return await self.acquire()
+        if not self.held or self._acquirer != asyncio.current_task():
+            await self.acquire()
+        self._acquirer = None
+        return self
 
     async def __aexit__(
         self,

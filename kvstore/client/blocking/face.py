@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
@@ -102,18 +103,34 @@ class Holder(Face[H_co]):
 
 
 class Exclusive(Holder[E_co]):
-    """What is acquired and released; as a context manager it does both."""
+    """What is acquired and released; as a context manager it does both.
 
-    try_acquire = blocking(ExclusiveRecipe.try_acquire)
+    `with lock.acquire(timeout=5)` does not acquire twice: entering in the thread that has just
+    acquired only sees to the release.
+    """
+
+    _acquirer: int | None = None
+
     release = blocking(ExclusiveRecipe.release)
 
     def acquire(self, timeout: float | None = None) -> Self:
         """Wait until it is ours; raises LockTimeoutError after `timeout` seconds."""
         self._client._run(self._recipe.acquire(timeout))
+        self._acquirer = threading.get_ident()
         return self
 
+    def try_acquire(self) -> bool:
+        """Take it if that needs no waiting; says whether it is ours."""
+        acquired = self._client._run(self._recipe.try_acquire())
+        if acquired:
+            self._acquirer = threading.get_ident()
+        return acquired
+
     def __enter__(self) -> Self:
-        return self.acquire()
+        if not self.held or self._acquirer != threading.get_ident():
+            self.acquire()
+        self._acquirer = None
+        return self
 
     def __exit__(
         self,

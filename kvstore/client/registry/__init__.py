@@ -42,6 +42,7 @@ from kvstore.client.registry.balancers import (
 )
 from kvstore.client.registry.blocking import Registration, Registry, RegistryWatch, Resolver
 from kvstore.client.registry.breaker import BreakerState, CircuitBreaker
+from kvstore.client.registry.channels import AsyncChannelPool, ChannelPool
 from kvstore.client.registry.deadlines import deadline, timeout_s
 from kvstore.client.registry.errors import CircuitOpenError, NoInstanceError
 from kvstore.client.registry.failures import Failure, judge
@@ -75,6 +76,7 @@ from kvstore.client.registry.view import Change, View
 __all__ = (
     "AckResult",
     "Acknowledged",
+    "AsyncChannelPool",
     "AsyncRegistration",
     "AsyncRegistry",
     "AsyncRegistryWatch",
@@ -82,6 +84,7 @@ __all__ = (
     "Balancer",
     "BreakerState",
     "Change",
+    "ChannelPool",
     "Check",
     "CheckResult",
     "CircuitBreaker",

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = (
     "ACK_TIMEOUT_S",
     "BEHIND_ROUNDS",
+    "CHANNEL_LINGER_S",
     "DRAIN_S",
     "HEARTBEATS_TOGETHER",
     "HEARTBEAT_COMPANY",
@@ -73,3 +74,6 @@ READY_TIMEOUT_S = 5.0
 LINGER_S = 0.1
 """A stopping program goes on serving for so long after the last acknowledgement: for requests that
 were on their way by then."""
+
+CHANNEL_LINGER_S = 30.0
+"""The channel to an instance that left is closed after this time."""

@@ -87,6 +87,8 @@ class Responder:
             if isinstance(read, Malformed):
                 self._counts.rcodes[read.rcode] += 1
                 return error_answer(read)
+            if read.bad_version:
+                return self._refused(read, Rcode.BADVERS)
             query = read
         question = query.question.lower()
         kept = self._cache.get(question) or self._refusals.get(question)
@@ -127,8 +129,6 @@ class Responder:
         """A new answer; bytes: a refusal that is not kept."""
         name = question[: query.name_bytes]
         kind, of_class = question[-4] << 8 | question[-3], question[-2] << 8 | question[-1]
-        if query.bad_version:
-            return self._refused(query, Rcode.BADVERS)
         if kind in _NOT_DONE_HERE:
             return self._refused(query, Rcode.NOTIMP)
         if kind == RdataType.OPT:

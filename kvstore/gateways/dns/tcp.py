@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import cast
 
 from kvstore.gateways.dns.budget import Budget
 from kvstore.gateways.dns.counts import Counts
@@ -98,11 +99,10 @@ class TcpConnection(asyncio.Protocol):
         """The loop's time of the last whole question."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         if not self._endpoint.has_room():
             self._endpoint.counts.drops["connections"] += 1
-            transport.abort()
+            self._transport.abort()
             return
         self._touch()
 

@@ -11,6 +11,7 @@ import pytest
 
 from kvstore.client import (
     AsyncClient,
+    Client,
     KvError,
     LeaseLostError,
     LeaseNotFoundError,
@@ -82,6 +83,37 @@ def test_misuse_is_explained(kind: str, client: Any, spawn: Spawn, name: str) ->
             held.acquire()
     waiting.result(5)
     held.release()
+
+
+def test_entering_what_was_just_acquired(kind: str, server: Local, spawn: Spawn, name: str) -> None:
+    with Client(server.target) as client:
+        lock = make(client, kind, name, ttl=30)
+        with lock.acquire(timeout=5) as same:
+            assert same is lock
+            with pytest.raises(PreconditionError, match="is not reentrant"), lock:
+                pass
+        assert not lock.held
+        assert lock.try_acquire()
+        with pytest.raises(PreconditionError, match="is not reentrant"):
+            spawn(lock.__enter__).result(5)  # another thread has acquired nothing
+        with lock:
+            pass
+        assert not lock.held
+
+    async def main() -> None:
+        async with AsyncClient(server.target) as client:
+            lock = make(client, kind, name, ttl=30)
+            async with await lock.acquire(timeout=5):
+                with pytest.raises(PreconditionError, match="is not reentrant"):
+                    await lock.__aenter__()
+            assert await lock.try_acquire()
+            with pytest.raises(PreconditionError, match="is not reentrant"):
+                await asyncio.create_task(lock.__aenter__())
+            async with lock:
+                pass
+            assert not lock.held
+
+    asyncio.run(main())
 
 
 def test_giving_up_leaves_nothing(
