@@ -36,9 +36,7 @@ from kvstore.registry.names import ServiceName
 __all__ = ("Later", "Responder")
 
 _NOT_DONE_HERE = frozenset((RdataType.AXFR, RdataType.IXFR, RdataType.MAILA, RdataType.MAILB))
-_FIXED = frozenset(
-    (What.NOTHING, What.BRANCH, What.VERSION, What.ADDRESS, What.NAME_SERVER)
-)
+_FIXED = frozenset((What.NOTHING, What.BRANCH, What.VERSION, What.ADDRESS, What.NAME_SERVER))
 """Their answers never change: resolvers that append search domains ask for such names all day."""
 _ALWAYS = -1
 """In the place of the revision as of which an answer holds."""
