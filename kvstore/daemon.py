@@ -165,9 +165,9 @@ class _Server:
         _prepare_directory(config.node.data_dir)
         await self._start_node()
         self._node_started = True
-        self._registry = Registry(self.node)
+        self._registry = Registry(self.node, config.check_networks)
         self._registry.start()
-        self._api = build_api(self.node)
+        self._api = build_api(self.node, self._registry.service)
         await self._wait_for_leader()
         plain, measurements = self._make_http(self._api)
         http1 = await plain.prepare()
@@ -243,6 +243,9 @@ class _Server:
             self._api.health.set_serving(False)
         if self._dns is not None:
             await self._dns.stop()
+        if self._registry is not None:
+            # Who watches is told at once, and goes on at another member.
+            self._registry.service.close()
         if self._front is not None:
             await self._front.stop(grace_s)
         if self._registry is not None:

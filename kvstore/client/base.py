@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import random as random_module
@@ -32,7 +31,7 @@ from kvstore.client.values import MembersResult
 from kvstore.client.watching import WATCH_PATH
 from kvstore.pb import rpc_pb2 as pb
 
-__all__ = ("ClientBase", "Pem", "deadline_of", "unknown_if_write")
+__all__ = ("ClientBase", "Pem", "unknown_if_write")
 
 Pem: TypeAlias = str | Path | bytes | None
 """A PEM document: its bytes, or the path of its file."""
@@ -219,11 +218,6 @@ class ClientBase(ABC):
 def unknown_if_write(effect: Effect) -> Outcome:
     """The outcome of a call that was cut off."""
     return Outcome.NOT_APPLIED if effect is Effect.READ else Outcome.UNKNOWN
-
-
-def deadline_of(now: float, timeout: float | None) -> float:
-    """The moment `timeout` seconds from `now`; no timeout = never."""
-    return math.inf if timeout is None else now + timeout
 
 
 def _tls(ca: Pem, cert: Pem, key: Pem) -> Any:

@@ -24,6 +24,7 @@ __all__ = (
     "LeaseExistsError",
     "LeaseLostError",
     "LeaseNotFoundError",
+    "LockCanceledError",
     "LockTimeoutError",
     "MemberNotFoundError",
     "NoLeaderError",
@@ -167,6 +168,12 @@ class LockTimeoutError(KvError):
     """The lock or the leadership was not won in time; the place in the queue was given up."""
 
     default_code = Code.DEADLINE_EXCEEDED
+
+
+class LockCanceledError(KvError):
+    """Waiting was ended by `cancel()`; the place in the queue was given up."""
+
+    default_code = Code.CANCELLED
 
 
 class ElectionError(KvError):

@@ -10,11 +10,12 @@ __all__ = ("adopt",)
 
 
 def adopt(method: Any, build: Callable[..., Any]) -> None:
-    """Give `method` the face of the operation `build`, as `help` and editors show it."""
+    """Give `method` the face of the operation or program `build`, as `help` and editors show it."""
     signature = inspect.signature(build)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [each for each in signature.parameters.values() if each.name != "self"]
     method.__signature__ = signature.replace(
-        parameters=[own, *signature.parameters.values()],
+        parameters=[own, *parameters],
         return_annotation=_unwrapped(signature.return_annotation),
     )
     method.__name__ = build.__name__
@@ -22,6 +23,9 @@ def adopt(method: Any, build: Callable[..., Any]) -> None:
 
 
 def _unwrapped(annotation: Any) -> Any:
-    """`Unary[T]` as text becomes `T`."""
+    """`Unary[T]` and `Program[T]` as text become `T`."""
     text = str(annotation)
-    return text.removeprefix("Unary[").removesuffix("]") if text.startswith("Unary[") else text
+    for kind in ("Unary[", "Program["):
+        if text.startswith(kind):
+            return text.removeprefix(kind).removesuffix("]")
+    return text

@@ -7,6 +7,7 @@ A `Txn` is itself an operation, so transactions nest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Generic, Self, TypeVar
 
 from kvstore.client.call import Effect, Method, Unary
@@ -230,9 +231,11 @@ class Txn:
     def __init__(self) -> None:
         self._request = pb.TxnRequest()
 
-    def when(self, *conditions: Compare) -> Self:
-        """Add conditions; none at all is true."""
-        self._request.compare.extend(each.message for each in conditions)
+    def when(self, *conditions: Compare | Iterable[Compare]) -> Self:
+        """Add conditions, one by one or as lists (a lock's `guard()`); none at all is true."""
+        for each in conditions:
+            several = (each,) if isinstance(each, Compare) else each
+            self._request.compare.extend(one.message for one in several)
         return self
 
     def then(self, *operations: Op | Txn) -> Self:

@@ -462,6 +462,23 @@ _DNS = (
     ),
 )
 
+_CHECKS = (
+    implemented(
+        "enable-agentless-checks",
+        BOOL,
+        "false",
+        "Run the checks of instances that were registered with some (HTTP, TCP, gRPC).",
+        ours=True,
+    ),
+    implemented(
+        "check-allow-cidr",
+        LIST,
+        "127.0.0.0/8,::1/128",
+        "Networks that these checks may connect to.",
+        ours=True,
+    ),
+)
+
 _SAFETY = (
     implemented(
         "corrupt-check-time",
@@ -509,6 +526,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = MappingProxyType(
         "Security": _SECURITY,
         "Logs and measurements": _OBSERVING,
         "DNS": _DNS,
+        "Checks that the cluster runs": _CHECKS,
         "Safety and the process": _SAFETY,
         "Feature gates in older spelling": gate_flag_table(),
     }

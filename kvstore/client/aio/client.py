@@ -15,24 +15,20 @@ import grpc
 
 from kvstore.client import operations, recipes
 from kvstore.client.aio.lease import AsyncLease
-from kvstore.client.aio.sync import AsyncElection, AsyncLock
+from kvstore.client.aio.recipes import AsyncRecipes
+from kvstore.client.aio.running import run_program
 from kvstore.client.aio.watch import AsyncWatch
 from kvstore.client.base import ClientBase, unknown_if_write
 from kvstore.client.call import Effect, Unary
 from kvstore.client.endpoints import Endpoint
 from kvstore.client.errors import (
     ClientClosedError,
-    DeadlineError,
-    KvError,
-    LeaseLostError,
-    LockTimeoutError,
-    UnavailableError,
-    WatchCompacted,
 )
 from kvstore.client.keys import Key, span
-from kvstore.client.limits import SCAN_PAGE, SESSION_TTL_S
+from kvstore.client.limits import SCAN_PAGE
 from kvstore.client.methods import adopt
-from kvstore.client.recipes import Program, WaitDeleted
+from kvstore.client.recipes.steps import Bell, Program
+from kvstore.client.registry.aio import AsyncRegistry
 from kvstore.client.requests import watch_request
 from kvstore.client.snapshots import SnapshotCheck, SnapshotTarget, Target
 from kvstore.client.txn import Txn
@@ -75,7 +71,7 @@ class AsyncBoundTxn(Txn):
         return await self._client.call(self.build(timeout))
 
 
-class AsyncClient(ClientBase):
+class AsyncClient(AsyncRecipes, ClientBase):
     """A client of an etcd v3 cluster; may be shared by threads.
 
     Close it when done (it is a context manager): its watches end, its leases are renewed no
@@ -105,10 +101,15 @@ class AsyncClient(ClientBase):
     defragment = _awaited(operations.defragment)
     hash_kv = _awaited(operations.hash_kv)
 
+    registry: AsyncRegistry
+    """The service registry."""
+
     def _set_up(self) -> None:
+        self.registry = AsyncRegistry(self)
         self._watches: set[AsyncWatch] = set()
         self._leases_kept: set[AsyncLease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing_bell = Bell(lambda: ClientClosedError("the client was closed"))
 
     async def close(self) -> None:
         """End everything this client has under way; closing twice is fine."""
@@ -117,6 +118,8 @@ class AsyncClient(ClientBase):
             channels, self._channels = list(self._channels.values()), {}
         if self._pid != os.getpid():
             return  # the channels belong to the parent process
+        self._closing_bell.ring()
+        self.registry._close()
         for lease in list(self._leases_kept):
             lease.release()
         for watch in list(self._watches):
@@ -219,22 +222,6 @@ class AsyncClient(ClientBase):
     def keep_alive(self, lease_id: int, *, timeout: float | None = None) -> AsyncLease:
         """Keep a lease alive that exists already. Raises LeaseNotFoundError when awaited."""
         return AsyncLease(self, lease_id=lease_id, existing=True, timeout=timeout)
-
-    def lock(
-        self, name: Key, *, ttl: int = SESSION_TTL_S, lease: AsyncLease | None = None
-    ) -> AsyncLock:
-        """The lock `name`, to be acquired: `async with client.lock("jobs") as lock: ...`.
-
-        Held by `lease`, or by one of its own of `ttl` seconds. Works together with `etcdctl lock`.
-        """
-        return AsyncLock(self, name, ttl, lease)
-
-    def election(self, name: Key) -> AsyncElection:
-        """The election `name`: `async with await client.election("jobs").campaign("me") as ...`.
-
-        Works together with `etcdctl elect`.
-        """
-        return AsyncElection(self, name)
 
     async def sync_endpoints(self, *, timeout: float | None = None) -> tuple[str, ...]:
         """Take the endpoints from the cluster's member list from now on; returns them."""
@@ -348,61 +335,5 @@ class AsyncClient(ClientBase):
         self._set_token("")
         self._set_token(await self.call(operations.authenticate(self._user, self._password)))
 
-    async def _run(
-        self, program: Program[T], *, deadline: float = math.inf, lease: AsyncLease | None = None
-    ) -> T:
-        """Carry a program out. `lease` lost or `deadline` passed ends its waiting."""
-        try:
-            step = next(program)
-            while True:
-                try:
-                    answer = await self._step(step, deadline, lease)
-                except KvError as error:
-                    step = program.throw(error)
-                else:
-                    step = program.send(answer)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-
-    async def _step(
-        self, step: Unary[Any] | WaitDeleted, deadline: float, lease: AsyncLease | None
-    ) -> Any:
-        if lease is not None and lease.lost:
-            raise LeaseLostError(f"lease {lease.id:x} was lost while waiting")
-        try:
-            if isinstance(step, WaitDeleted):
-                return await self._wait_deleted(step, deadline, lease)
-            return await self._invoke(step, deadline)
-        except (DeadlineError, UnavailableError) as error:
-            if self._clock() < deadline:
-                raise
-            raise LockTimeoutError("not acquired in time", outcome=error.outcome) from error
-
-    async def _wait_deleted(
-        self, step: WaitDeleted, deadline: float, lease: AsyncLease | None
-    ) -> None:
-        left = None if math.isinf(deadline) else max(deadline - self._clock(), 0.0)
-        filters = (WatchFilter.NO_PUT,)
-        watch = AsyncWatch(
-            self,
-            watch_request(step.key, start_revision=step.revision, filters=filters),
-            require_leader=False,
-            timeout=None,
-        )
-        if lease is not None:
-            lease.on_lost(watch._stop)
-        try:
-            deleted = await watch.get(left)
-        except WatchCompacted:
-            return
-        finally:
-            if lease is not None:
-                lease.off_lost(watch._stop)
-            await watch.cancel()
-        if deleted is None:
-            if lease is not None and lease.lost:
-                raise LeaseLostError(f"lease {lease.id:x} was lost while waiting")
-            if self._closed:
-                raise ClientClosedError("the client was closed")
-            raise LockTimeoutError("not acquired in time")
+    async def _run(self, program: Program[T]) -> T:
+        return await run_program(self, program)

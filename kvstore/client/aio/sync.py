@@ -1,164 +1,74 @@
-"""Locks and elections for asyncio."""
+"""AsyncRecipes for asyncio, as far as they are nothing but programs."""
 
 # ruff: noqa: ASYNC109 - a timeout argument is the shape that both clients share
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from kvstore.client import operations, recipes
+from kvstore.client import recipes
+from kvstore.client.aio.face import Exclusive, Face, Holder, awaited
 from kvstore.client.aio.lease import AsyncLease
-from kvstore.client.base import deadline_of
-from kvstore.client.call import Effect
-from kvstore.client.errors import ElectionError, KvError, LeaseLostError, WatchCompacted
+from kvstore.client.errors import WatchCompacted
 from kvstore.client.keys import Key, to_bytes
 from kvstore.client.limits import SESSION_TTL_S
-from kvstore.client.recipes import Claim
-from kvstore.client.txn import Compare, CreateRevision
+from kvstore.client.recipes import Contender
 from kvstore.client.values import KeyValue, WatchFilter
 
 if TYPE_CHECKING:
     from kvstore.client.aio.client import AsyncClient
 
-__all__ = ("AsyncElection", "AsyncLeadership", "AsyncLock")
+__all__ = (
+    "AsyncBarrier",
+    "AsyncCounter",
+    "AsyncDoubleBarrier",
+    "AsyncElection",
+    "AsyncLeadership",
+    "AsyncLock",
+    "AsyncLockingQueue",
+    "AsyncParty",
+    "AsyncQueue",
+    "AsyncReadLock",
+    "AsyncSemaphore",
+    "AsyncWriteLock",
+)
 
-logger = logging.getLogger("kvstore.client")
-
-
-class _Place:
-    """A claim in a queue, and the lease that holds it."""
-
-    def __init__(self, client: AsyncClient, name: Key, ttl: int, lease: AsyncLease | None) -> None:
-        self._client = client
-        self.name = to_bytes(name)
-        self._ttl = ttl
-        self._given = lease
-        self._lease: AsyncLease | None = None
-        self._claim: Claim | None = None
-
-    @property
-    def key(self) -> bytes:
-        """The key that stands for our place."""
-        return self._held().key
-
-    @property
-    def token(self) -> int:
-        """The fencing token: larger for every later owner."""
-        return self._held().token
-
-    @property
-    def lease(self) -> AsyncLease:
-        """The lease that holds the place."""
-        self._held()
-        assert self._lease is not None
-        return self._lease
-
-    @property
-    def lost(self) -> bool:
-        """The lease behind the place ended; somebody else may own it now."""
-        return self._lease is not None and self._lease.lost
-
-    @property
-    def held(self) -> bool:
-        return self._claim is not None and not self.lost
-
-    def guard(self) -> Compare:
-        """A condition for transactions: we still hold the place."""
-        return CreateRevision(self.key) == self.token
-
-    def _held(self) -> Claim:
-        if self._claim is None:
-            raise KvError(f"{self.name!r} is not held")
-        return self._claim
-
-    async def _enter(self, value: Key, timeout: float | None, *, wait: bool) -> bool:
-        if self._claim is not None:
-            raise KvError(f"{self.name!r} is held by this object already")
-        deadline = deadline_of(self._client._clock(), timeout)
-        lease = self._lease = self._given or await self._client.lease(self._ttl, timeout=timeout)
-        place: Claim | None = None
-        try:
-            program = recipes.claim if wait else recipes.enqueue
-            place = await self._client._run(
-                program(self.name, lease.id, value), deadline=deadline, lease=lease
-            )
-            if place.owned:
-                self._claim = place
-            return place.owned
-        finally:
-            if self._claim is None:
-                await self._give_up(lease)
-
-    async def _give_up(self, lease: AsyncLease) -> None:
-        """Leave the queue after a failure; what cannot be reached expires with the lease."""
-        try:
-            if self._given is None:
-                await lease.revoke()
-            else:
-                key = recipes.queue_key(self.name, lease.id)
-                await self._client.call(operations.delete(key)._replace(effect=Effect.REPEATABLE))
-        except KvError as error:
-            # The lease of our own is renewed no longer; a given one may still hold the place.
-            logger.warning("could not leave the queue %r: %s", self.name, error)
-
-    async def _leave(self) -> None:
-        claim, self._claim = self._claim, None
-        if claim is None:
-            return
-        assert self._lease is not None
-        if self._given is None:
-            await self._lease.revoke()
-        else:
-            await self._client._run(recipes.resign(claim))
+T = TypeVar("T")
 
 
-class AsyncLock(_Place):
+class AsyncLock(Exclusive[recipes.LockRecipe]):
     """A lock that one holder in the cluster has at a time; see `Client.lock`.
 
-    A holder whose lease ended is not stopped by anybody: pass `token` on to what the lock
+    A holder whose lease ended is not stopped by anybody: pass `fencing_token` on to what the lock
     protects, or put `guard()` into transactions, and watch `lost`.
     """
 
-    async def acquire(self, timeout: float | None = None) -> Self:
-        """Wait for the lock; raises LockTimeoutError after `timeout` seconds."""
-        await self._enter(b"", timeout, wait=True)
-        return self
 
-    async def try_acquire(self) -> bool:
-        """Take the lock if it is free."""
-        return await self._enter(b"", None, wait=False)
-
-    async def release(self) -> None:
-        """Give the lock back; no effect if it is not held."""
-        await self._leave()
-
-    async def __aenter__(self) -> Self:
-        return await self.acquire()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.release()
+class AsyncReadLock(Exclusive[recipes.ReadLockRecipe]):
+    """The readers' side of a read/write lock; see `Client.read_lock`."""
 
 
-class AsyncLeadership(_Place):
+class AsyncWriteLock(Exclusive[recipes.WriteLockRecipe]):
+    """The writers' side of a read/write lock; see `Client.write_lock`."""
+
+
+class AsyncSemaphore(Exclusive[recipes.SemaphoreRecipe]):
+    """One of a number of places; see `Client.semaphore`."""
+
+    holders = awaited(recipes.SemaphoreRecipe.holders)
+
+    @property
+    def max_leases(self) -> int:
+        return self._recipe.max_leases
+
+
+class AsyncLeadership(Holder[recipes.LeadershipRecipe]):
     """An election that was won; as a context manager it resigns at the end."""
 
-    async def proclaim(self, value: Key) -> int:
-        """Change the leader's value; its revision. Raises ElectionError when we lead no more."""
-        if self.lost:
-            raise LeaseLostError(f"the lease of the leadership {self.name!r} was lost")
-        return await self._client._run(recipes.proclaim(self._held(), value))
-
-    async def resign(self) -> None:
-        """Let the next candidate lead; no effect if we do not lead."""
-        await self._leave()
+    proclaim = awaited(recipes.LeadershipRecipe.proclaim)
+    resign = awaited(recipes.LeadershipRecipe.resign)
 
     async def __aenter__(self) -> Self:
         return self
@@ -178,6 +88,7 @@ class AsyncElection:
     def __init__(self, client: AsyncClient, name: Key) -> None:
         self._client = client
         self.name = to_bytes(name)
+        self._campaigns: list[recipes.LeadershipRecipe] = []
 
     async def campaign(
         self,
@@ -188,16 +99,40 @@ class AsyncElection:
         timeout: float | None = None,
     ) -> AsyncLeadership:
         """Wait until we lead; raises LockTimeoutError after `timeout` seconds."""
-        leadership = AsyncLeadership(self._client, self.name, ttl, lease)
-        await leadership._enter(value, timeout, wait=True)
-        return leadership
+        client = self._client
+        candidate = recipes.LeadershipRecipe(
+            self.name, client._clock, ttl=ttl, lease=lease, identifier=value
+        )
+        self._campaigns.append(candidate)
+        try:
+            await client._run(candidate.acquire(timeout))
+        finally:
+            self._campaigns.remove(candidate)
+        return AsyncLeadership(client, candidate)
+
+    def cancel(self) -> None:
+        """End the campaigns of this object that are under way: they raise LockCanceledError."""
+        for each in list(self._campaigns):
+            each.cancel()
+
+    async def run(
+        self,
+        value: Key,
+        work: Callable[[AsyncLeadership], Awaitable[T]],
+        *,
+        ttl: int = SESSION_TTL_S,
+    ) -> T:
+        """Wait until we lead, do `work(leadership)`, resign; returns what `work` returned."""
+        async with await self.campaign(value, ttl=ttl) as leadership:
+            return await work(leadership)
+
+    async def contenders(self) -> tuple[Contender, ...]:
+        """The leader, then everyone who wants to lead after it."""
+        return await self._client._run(recipes.contenders(recipes.line_prefix(self.name)))
 
     async def leader(self) -> KeyValue:
         """The leader's key; `create_revision` is its token. Raises ElectionError if nobody is."""
-        first = (await self._client.call(recipes.leader(self.name))).first
-        if first is None:
-            raise ElectionError("election: no leader")
-        return first
+        return await self._client._run(recipes.current_leader(self.name))
 
     async def observe(self) -> AsyncIterator[KeyValue]:
         """The leader now, then every new leader and every new value a leader proclaims.
@@ -225,7 +160,7 @@ class AsyncElection:
 
     async def _first_arrival(self, revision: int) -> KeyValue | None:
         async with self._client.watch(
-            self.name + b"/",
+            recipes.line_prefix(self.name),
             prefix=True,
             start_revision=revision,
             filters=(WatchFilter.NO_DELETE,),
@@ -233,3 +168,103 @@ class AsyncElection:
             async for event in arrivals.events():
                 return event.kv
         return None
+
+
+class AsyncBarrier(Face[recipes.BarrierRecipe]):
+    """Holds everyone up who waits, until it is removed; see `Client.barrier`."""
+
+    create = awaited(recipes.BarrierRecipe.create)
+    remove = awaited(recipes.BarrierRecipe.remove)
+    wait = awaited(recipes.BarrierRecipe.wait)
+
+    @property
+    def name(self) -> bytes:
+        return self._recipe.name
+
+
+class AsyncDoubleBarrier(Holder[recipes.DoubleBarrierRecipe]):
+    """Participants begin together and end together; see `Client.double_barrier`."""
+
+    enter = awaited(recipes.DoubleBarrierRecipe.begin)
+    leave = awaited(recipes.DoubleBarrierRecipe.end)
+
+    @property
+    def count(self) -> int:
+        return self._recipe.count
+
+    async def __aenter__(self) -> Self:
+        await self.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.leave()
+
+
+class AsyncQueue(Face[recipes.QueueRecipe]):
+    """Entries that are gone when they are taken; see `Client.queue`."""
+
+    put = awaited(recipes.QueueRecipe.put)
+    put_all = awaited(recipes.QueueRecipe.put_all)
+    get = awaited(recipes.QueueRecipe.get)
+    size = awaited(recipes.QueueRecipe.size)
+
+    @property
+    def name(self) -> bytes:
+        return self._recipe.name
+
+
+class AsyncLockingQueue(Holder[recipes.LockingQueueRecipe]):
+    """Entries that come back unless they are consumed; see `Client.locking_queue`."""
+
+    put = awaited(recipes.LockingQueueRecipe.put)
+    put_all = awaited(recipes.LockingQueueRecipe.put_all)
+    get = awaited(recipes.LockingQueueRecipe.get)
+    consume = awaited(recipes.LockingQueueRecipe.consume)
+    release = awaited(recipes.LockingQueueRecipe.release)
+    size = awaited(recipes.LockingQueueRecipe.size)
+
+
+class AsyncCounter(Face[recipes.CounterRecipe]):
+    """A number that many change at once; see `Client.counter`."""
+
+    value = awaited(recipes.CounterRecipe.value)
+    add = awaited(recipes.CounterRecipe.add)
+
+    @property
+    def name(self) -> bytes:
+        return self._recipe.name
+
+    @property
+    def pre_value(self) -> recipes.Number | None:
+        """The number before the last change by this object."""
+        return self._recipe.pre_value
+
+    @property
+    def post_value(self) -> recipes.Number | None:
+        """The number after the last change by this object."""
+        return self._recipe.post_value
+
+
+class AsyncParty(Holder[recipes.PartyRecipe]):
+    """Who is here; as a context manager it joins and leaves. See `Client.party`."""
+
+    join = awaited(recipes.PartyRecipe.join)
+    leave = awaited(recipes.PartyRecipe.part)
+    members = awaited(recipes.PartyRecipe.members)
+
+    async def __aenter__(self) -> Self:
+        await self.join()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.leave()

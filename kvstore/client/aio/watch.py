@@ -143,6 +143,11 @@ class AsyncWatch:
         return self._canceled
 
     @property
+    def trouble(self) -> KvError | None:
+        """Why the watch is not being served just now; None = it is."""
+        return self._trouble if self._failures else None
+
+    @property
     def next_revision(self) -> int:
         """First revision not read from the server yet; 0 before a watch from now on began."""
         return self._cursor.next_revision

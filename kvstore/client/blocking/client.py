@@ -15,24 +15,20 @@ import grpc
 from kvstore.client import operations, recipes
 from kvstore.client.base import ClientBase
 from kvstore.client.blocking.lease import Keeper, Lease
-from kvstore.client.blocking.sync import Election, Lock
+from kvstore.client.blocking.recipes import Recipes
+from kvstore.client.blocking.running import run_program
 from kvstore.client.blocking.watch import Watch
 from kvstore.client.call import Effect, Unary
 from kvstore.client.endpoints import Endpoint
 from kvstore.client.errors import (
     ClientClosedError,
-    DeadlineError,
-    KvError,
-    LeaseLostError,
     LeaseNotFoundError,
-    LockTimeoutError,
-    UnavailableError,
-    WatchCompacted,
 )
 from kvstore.client.keys import Key, span
-from kvstore.client.limits import SCAN_PAGE, SESSION_TTL_S
+from kvstore.client.limits import SCAN_PAGE
 from kvstore.client.methods import adopt
-from kvstore.client.recipes import Program, WaitDeleted
+from kvstore.client.recipes.steps import Bell, Program
+from kvstore.client.registry.blocking import Registry
 from kvstore.client.requests import watch_request
 from kvstore.client.snapshots import SnapshotCheck, SnapshotTarget, Target
 from kvstore.client.txn import Txn
@@ -73,7 +69,7 @@ class BoundTxn(Txn):
         return self._client.call(self.build(timeout))
 
 
-class Client(ClientBase):
+class Client(Recipes, ClientBase):
     """A client of an etcd v3 cluster; may be shared by threads.
 
     Close it when done (it is a context manager): its watches end, its leases are renewed no
@@ -103,10 +99,15 @@ class Client(ClientBase):
     defragment = _blocking(operations.defragment)
     hash_kv = _blocking(operations.hash_kv)
 
+    registry: Registry
+    """The service registry."""
+
     def _set_up(self) -> None:
+        self.registry = Registry(self)
         self._keeper = Keeper(self)
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._closing = threading.Event()
+        self._closing_bell = Bell(lambda: ClientClosedError("the client was closed"))
 
     def close(self) -> None:
         """End everything this client has under way; closing twice is fine."""
@@ -117,6 +118,8 @@ class Client(ClientBase):
         if self._pid != os.getpid():
             return  # the channels belong to the parent process
         self._closing.set()
+        self._closing_bell.ring()
+        self.registry._close()
         for watch in watches:
             watch.cancel()
         self._keeper.close()
@@ -193,8 +196,7 @@ class Client(ClientBase):
         )
         self._check_usable()
         watch = Watch(self, create, require_leader=require_leader)
-        with self._lock:
-            self._watches.add(watch)
+        self._remember_watch(watch)
         try:
             watch._wait_established(self._timeout_s if timeout is None else timeout)
         except BaseException:
@@ -228,20 +230,6 @@ class Client(ClientBase):
         if keep_alive:
             self._keeper.add(lease, sent)
         return lease
-
-    def lock(self, name: Key, *, ttl: int = SESSION_TTL_S, lease: Lease | None = None) -> Lock:
-        """The lock `name`, to be acquired: `with client.lock("jobs") as lock: ...`.
-
-        Held by `lease`, or by one of its own of `ttl` seconds. Works together with `etcdctl lock`.
-        """
-        return Lock(self, name, ttl, lease)
-
-    def election(self, name: Key) -> Election:
-        """The election `name`: `with client.election("jobs").campaign("me") as leadership: ...`.
-
-        Works together with `etcdctl elect`.
-        """
-        return Election(self, name)
 
     def sync_endpoints(self, *, timeout: float | None = None) -> tuple[str, ...]:
         """Take the endpoints from the cluster's member list from now on; returns them."""
@@ -342,61 +330,12 @@ class Client(ClientBase):
         self._set_token("")
         self._set_token(self.call(operations.authenticate(self._user, self._password)))
 
-    def _run(
-        self, program: Program[T], *, deadline: float = math.inf, lease: Lease | None = None
-    ) -> T:
-        """Carry a program out. `lease` lost or `deadline` passed ends its waiting."""
-        try:
-            step = next(program)
-            while True:
-                try:
-                    answer = self._step(step, deadline, lease)
-                except KvError as error:
-                    step = program.throw(error)
-                else:
-                    step = program.send(answer)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+    def _run(self, program: Program[T]) -> T:
+        return run_program(self, program)
 
-    def _step(self, step: Unary[Any] | WaitDeleted, deadline: float, lease: Lease | None) -> Any:
-        if lease is not None and lease.lost:
-            raise LeaseLostError(f"lease {lease.id:x} was lost while waiting")
-        try:
-            if isinstance(step, WaitDeleted):
-                return self._wait_deleted(step, deadline, lease)
-            return self._invoke(step, deadline)
-        except (DeadlineError, UnavailableError) as error:
-            if self._clock() < deadline:
-                raise
-            raise LockTimeoutError("not acquired in time", outcome=error.outcome) from error
-
-    def _wait_deleted(self, step: WaitDeleted, deadline: float, lease: Lease | None) -> None:
-        left = None if math.isinf(deadline) else max(deadline - self._clock(), 0.0)
-        filters = (WatchFilter.NO_PUT,)
-        watch = Watch(
-            self,
-            watch_request(step.key, start_revision=step.revision, filters=filters),
-            require_leader=False,
-        )
+    def _remember_watch(self, watch: Watch) -> None:
         with self._lock:
             self._watches.add(watch)
-        with watch:
-            if lease is not None:
-                lease.on_lost(watch.cancel)
-            try:
-                deleted = watch.get(left)
-            except WatchCompacted:
-                return
-            finally:
-                if lease is not None:
-                    lease.off_lost(watch.cancel)
-        if deleted is None:
-            if lease is not None and lease.lost:
-                raise LeaseLostError(f"lease {lease.id:x} was lost while waiting")
-            if self._closed:
-                raise ClientClosedError("the client was closed")
-            raise LockTimeoutError("not acquired in time")
 
     def _forget_watch(self, watch: Watch) -> None:
         with self._lock:

@@ -1,162 +1,72 @@
-"""Locks and elections for threads."""
+"""Recipes for threads, as far as they are nothing but programs."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from kvstore.client import operations, recipes
-from kvstore.client.base import deadline_of
+from kvstore.client import recipes
+from kvstore.client.blocking.face import Exclusive, Face, Holder, blocking
 from kvstore.client.blocking.lease import Lease
-from kvstore.client.call import Effect
-from kvstore.client.errors import ElectionError, KvError, LeaseLostError, WatchCompacted
+from kvstore.client.errors import WatchCompacted
 from kvstore.client.keys import Key, to_bytes
 from kvstore.client.limits import SESSION_TTL_S
-from kvstore.client.recipes import Claim
-from kvstore.client.txn import Compare, CreateRevision
+from kvstore.client.recipes import Contender
 from kvstore.client.values import KeyValue, WatchFilter
 
 if TYPE_CHECKING:
     from kvstore.client.blocking.client import Client
 
-__all__ = ("Election", "Leadership", "Lock")
+__all__ = (
+    "Barrier",
+    "Counter",
+    "DoubleBarrier",
+    "Election",
+    "Leadership",
+    "Lock",
+    "LockingQueue",
+    "Party",
+    "Queue",
+    "ReadLock",
+    "Semaphore",
+    "WriteLock",
+)
 
-logger = logging.getLogger("kvstore.client")
-
-
-class _Place:
-    """A claim in a queue, and the lease that holds it."""
-
-    def __init__(self, client: Client, name: Key, ttl: int, lease: Lease | None) -> None:
-        self._client = client
-        self.name = to_bytes(name)
-        self._ttl = ttl
-        self._given = lease
-        self._lease: Lease | None = None
-        self._claim: Claim | None = None
-
-    @property
-    def key(self) -> bytes:
-        """The key that stands for our place."""
-        return self._held().key
-
-    @property
-    def token(self) -> int:
-        """The fencing token: larger for every later owner."""
-        return self._held().token
-
-    @property
-    def lease(self) -> Lease:
-        """The lease that holds the place."""
-        self._held()
-        assert self._lease is not None
-        return self._lease
-
-    @property
-    def lost(self) -> bool:
-        """The lease behind the place ended; somebody else may own it now."""
-        return self._lease is not None and self._lease.lost
-
-    @property
-    def held(self) -> bool:
-        return self._claim is not None and not self.lost
-
-    def guard(self) -> Compare:
-        """A condition for transactions: we still hold the place."""
-        return CreateRevision(self.key) == self.token
-
-    def _held(self) -> Claim:
-        if self._claim is None:
-            raise KvError(f"{self.name!r} is not held")
-        return self._claim
-
-    def _enter(self, value: Key, timeout: float | None, *, wait: bool) -> bool:
-        if self._claim is not None:
-            raise KvError(f"{self.name!r} is held by this object already")
-        deadline = deadline_of(self._client._clock(), timeout)
-        lease = self._lease = self._given or self._client.lease(self._ttl, timeout=timeout)
-        place: Claim | None = None
-        try:
-            program = recipes.claim if wait else recipes.enqueue
-            place = self._client._run(
-                program(self.name, lease.id, value), deadline=deadline, lease=lease
-            )
-            if place.owned:
-                self._claim = place
-            return place.owned
-        finally:
-            if self._claim is None:
-                self._give_up(lease)
-
-    def _give_up(self, lease: Lease) -> None:
-        """Leave the queue after a failure; what cannot be reached expires with the lease."""
-        try:
-            if self._given is None:
-                lease.revoke()
-            else:
-                key = recipes.queue_key(self.name, lease.id)
-                self._client.call(operations.delete(key)._replace(effect=Effect.REPEATABLE))
-        except KvError as error:
-            # The lease of our own is renewed no longer; a given one may still hold the place.
-            logger.warning("could not leave the queue %r: %s", self.name, error)
-
-    def _leave(self) -> None:
-        claim, self._claim = self._claim, None
-        if claim is None:
-            return
-        assert self._lease is not None
-        if self._given is None:
-            self._lease.revoke()
-        else:
-            self._client._run(recipes.resign(claim))
+T = TypeVar("T")
 
 
-class Lock(_Place):
+class Lock(Exclusive[recipes.LockRecipe]):
     """A lock that one holder in the cluster has at a time; see `Client.lock`.
 
-    A holder whose lease ended is not stopped by anybody: pass `token` on to what the lock
+    A holder whose lease ended is not stopped by anybody: pass `fencing_token` on to what the lock
     protects, or put `guard()` into transactions, and watch `lost`.
     """
 
-    def acquire(self, timeout: float | None = None) -> Self:
-        """Wait for the lock; raises LockTimeoutError after `timeout` seconds."""
-        self._enter(b"", timeout, wait=True)
-        return self
 
-    def try_acquire(self) -> bool:
-        """Take the lock if it is free."""
-        return self._enter(b"", None, wait=False)
-
-    def release(self) -> None:
-        """Give the lock back; no effect if it is not held."""
-        self._leave()
-
-    def __enter__(self) -> Self:
-        return self.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
+class ReadLock(Exclusive[recipes.ReadLockRecipe]):
+    """The readers' side of a read/write lock; see `Client.read_lock`."""
 
 
-class Leadership(_Place):
+class WriteLock(Exclusive[recipes.WriteLockRecipe]):
+    """The writers' side of a read/write lock; see `Client.write_lock`."""
+
+
+class Semaphore(Exclusive[recipes.SemaphoreRecipe]):
+    """One of a number of places; see `Client.semaphore`."""
+
+    holders = blocking(recipes.SemaphoreRecipe.holders)
+
+    @property
+    def max_leases(self) -> int:
+        return self._recipe.max_leases
+
+
+class Leadership(Holder[recipes.LeadershipRecipe]):
     """An election that was won; as a context manager it resigns at the end."""
 
-    def proclaim(self, value: Key) -> int:
-        """Change the leader's value; its revision. Raises ElectionError when we lead no more."""
-        if self.lost:
-            raise LeaseLostError(f"the lease of the leadership {self.name!r} was lost")
-        return self._client._run(recipes.proclaim(self._held(), value))
-
-    def resign(self) -> None:
-        """Let the next candidate lead; no effect if we do not lead."""
-        self._leave()
+    proclaim = blocking(recipes.LeadershipRecipe.proclaim)
+    resign = blocking(recipes.LeadershipRecipe.resign)
 
     def __enter__(self) -> Self:
         return self
@@ -176,6 +86,7 @@ class Election:
     def __init__(self, client: Client, name: Key) -> None:
         self._client = client
         self.name = to_bytes(name)
+        self._campaigns: list[recipes.LeadershipRecipe] = []
 
     def campaign(
         self,
@@ -186,16 +97,34 @@ class Election:
         timeout: float | None = None,
     ) -> Leadership:
         """Wait until we lead; raises LockTimeoutError after `timeout` seconds."""
-        leadership = Leadership(self._client, self.name, ttl, lease)
-        leadership._enter(value, timeout, wait=True)
-        return leadership
+        client = self._client
+        candidate = recipes.LeadershipRecipe(
+            self.name, client._clock, ttl=ttl, lease=lease, identifier=value
+        )
+        self._campaigns.append(candidate)
+        try:
+            client._run(candidate.acquire(timeout))
+        finally:
+            self._campaigns.remove(candidate)
+        return Leadership(client, candidate)
+
+    def cancel(self) -> None:
+        """End the campaigns of this object that are under way: they raise LockCanceledError."""
+        for each in list(self._campaigns):
+            each.cancel()
+
+    def run(self, value: Key, work: Callable[[Leadership], T], *, ttl: int = SESSION_TTL_S) -> T:
+        """Wait until we lead, do `work(leadership)`, resign; returns what `work` returned."""
+        with self.campaign(value, ttl=ttl) as leadership:
+            return work(leadership)
+
+    def contenders(self) -> tuple[Contender, ...]:
+        """The leader, then everyone who wants to lead after it."""
+        return self._client._run(recipes.contenders(recipes.line_prefix(self.name)))
 
     def leader(self) -> KeyValue:
         """The leader's key; `create_revision` is its token. Raises ElectionError if nobody is."""
-        first = self._client.call(recipes.leader(self.name)).first
-        if first is None:
-            raise ElectionError("election: no leader")
-        return first
+        return self._client._run(recipes.current_leader(self.name))
 
     def observe(self) -> Iterator[KeyValue]:
         """The leader now, then every new leader and every new value a leader proclaims.
@@ -223,7 +152,7 @@ class Election:
 
     def _first_arrival(self, revision: int) -> KeyValue | None:
         with self._client.watch(
-            self.name + b"/",
+            recipes.line_prefix(self.name),
             prefix=True,
             start_revision=revision,
             filters=(WatchFilter.NO_DELETE,),
@@ -231,3 +160,103 @@ class Election:
             for event in arrivals.events():
                 return event.kv
         return None
+
+
+class Barrier(Face[recipes.BarrierRecipe]):
+    """Holds everyone up who waits, until it is removed; see `Client.barrier`."""
+
+    create = blocking(recipes.BarrierRecipe.create)
+    remove = blocking(recipes.BarrierRecipe.remove)
+    wait = blocking(recipes.BarrierRecipe.wait)
+
+    @property
+    def name(self) -> bytes:
+        return self._recipe.name
+
+
+class DoubleBarrier(Holder[recipes.DoubleBarrierRecipe]):
+    """Participants begin together and end together; see `Client.double_barrier`."""
+
+    enter = blocking(recipes.DoubleBarrierRecipe.begin)
+    leave = blocking(recipes.DoubleBarrierRecipe.end)
+
+    @property
+    def count(self) -> int:
+        return self._recipe.count
+
+    def __enter__(self) -> Self:
+        self.enter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+
+class Queue(Face[recipes.QueueRecipe]):
+    """Entries that are gone when they are taken; see `Client.queue`."""
+
+    put = blocking(recipes.QueueRecipe.put)
+    put_all = blocking(recipes.QueueRecipe.put_all)
+    get = blocking(recipes.QueueRecipe.get)
+    size = blocking(recipes.QueueRecipe.size)
+
+    @property
+    def name(self) -> bytes:
+        return self._recipe.name
+
+
+class LockingQueue(Holder[recipes.LockingQueueRecipe]):
+    """Entries that come back unless they are consumed; see `Client.locking_queue`."""
+
+    put = blocking(recipes.LockingQueueRecipe.put)
+    put_all = blocking(recipes.LockingQueueRecipe.put_all)
+    get = blocking(recipes.LockingQueueRecipe.get)
+    consume = blocking(recipes.LockingQueueRecipe.consume)
+    release = blocking(recipes.LockingQueueRecipe.release)
+    size = blocking(recipes.LockingQueueRecipe.size)
+
+
+class Counter(Face[recipes.CounterRecipe]):
+    """A number that many change at once; see `Client.counter`."""
+
+    value = blocking(recipes.CounterRecipe.value)
+    add = blocking(recipes.CounterRecipe.add)
+
+    @property
+    def name(self) -> bytes:
+        return self._recipe.name
+
+    @property
+    def pre_value(self) -> recipes.Number | None:
+        """The number before the last change by this object."""
+        return self._recipe.pre_value
+
+    @property
+    def post_value(self) -> recipes.Number | None:
+        """The number after the last change by this object."""
+        return self._recipe.post_value
+
+
+class Party(Holder[recipes.PartyRecipe]):
+    """Who is here; as a context manager it joins and leaves. See `Client.party`."""
+
+    join = blocking(recipes.PartyRecipe.join)
+    leave = blocking(recipes.PartyRecipe.part)
+    members = blocking(recipes.PartyRecipe.members)
+
+    def __enter__(self) -> Self:
+        self.join()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()

@@ -1,15 +1,13 @@
-"""Procedures of several calls, written once for both clients: locks, elections, maintenance.
+"""A fair line of owners in the store: who came first owns, each waits for the one before.
 
-A `Program` is a generator that yields steps (a `Unary` to call, or a `WaitDeleted`), is sent each
-answer, gets a failed step's KvError thrown in, and returns the result. Keys and order of steps
-are those of etcd's concurrency recipes, so `etcdctl lock` and `etcdctl elect` work against ours.
+Every place is a key on its holder's lease; its create revision is the order of arrival and the
+fencing token. Keys and order of steps are those of etcd's concurrency recipes, so `etcdctl lock`
+and `etcdctl elect` stand in the same lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from kvstore import errors as catalogue
 from kvstore.client import operations
@@ -18,15 +16,15 @@ from kvstore.client.errors import (
     ElectionError,
     KvError,
     LeaseLostError,
+    LockTimeoutError,
     Outcome,
-    PermissionDeniedError,
+    PreconditionError,
 )
 from kvstore.client.keys import Key, to_bytes
+from kvstore.client.recipes.steps import Program, WaitDeleted
 from kvstore.client.txn import CreateRevision, Delete, Get, Put, Txn
 from kvstore.client.values import (
-    AlarmsResult,
-    AlarmType,
-    EndpointHealth,
+    KeyValue,
     PutResult,
     RangeResult,
     SortOrder,
@@ -36,31 +34,19 @@ from kvstore.client.values import (
 
 __all__ = (
     "Claim",
-    "Program",
-    "WaitDeleted",
+    "Contender",
     "claim",
-    "disarm",
+    "contenders",
     "enqueue",
-    "health",
     "leader",
-    "move_leader",
+    "line_prefix",
     "proclaim",
     "queue_key",
     "resign",
+    "strange_answer",
+    "take_place",
     "wait_turn",
 )
-
-T = TypeVar("T")
-
-
-class WaitDeleted(NamedTuple):
-    """Wait until `key` is deleted at `revision` or later (or its history is gone: look again)."""
-
-    key: bytes
-    revision: int
-
-
-Program: TypeAlias = Generator[Unary[Any] | WaitDeleted, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +63,41 @@ class Claim:
     """Revision of the store when this was found out."""
 
 
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Somebody in a line; the first ones own what the line is for."""
+
+    identifier: bytes
+    """What they called themselves (empty for `etcdctl lock`)."""
+    key: bytes
+    token: int
+    """Create revision of `key`: the fencing token once they own it."""
+    lease_id: int
+
+    @classmethod
+    def of(cls, kv: KeyValue) -> Contender:
+        return cls(kv.value, kv.key, kv.create_revision, kv.lease)
+
+
 def queue_key(name: Key, lease_id: int) -> bytes:
     """The key of the holder of `lease_id` in the queue `name`."""
-    return _prefix(name) + b"%x" % lease_id
+    return line_prefix(name) + b"%x" % lease_id
 
 
-def _prefix(name: Key) -> bytes:
+def line_prefix(name: Key) -> bytes:
+    """What the keys of the line `name` start with."""
     return to_bytes(name) + b"/"
 
 
 def enqueue(name: Key, lease_id: int, value: Key = b"") -> Program[Claim]:
     """Take a place in the queue, or find the one that this lease has; a campaigner's `value`."""
-    key = queue_key(name, lease_id)
+    return take_place(queue_key(name, lease_id), line_prefix(name), lease_id, value)
+
+
+def take_place(key: bytes, behind: bytes, lease_id: int, value: Key = b"") -> Program[Claim]:
+    """As `enqueue`, for a place at `key` that comes behind older keys under `behind`."""
     oldest = Get(
-        _prefix(name),
+        behind,
         prefix=True,
         sort_target=SortTarget.CREATE,
         sort_order=SortOrder.ASCEND,
@@ -113,33 +120,58 @@ def enqueue(name: Key, lease_id: int, value: Key = b"") -> Program[Claim]:
             if own.value != to_bytes(value):
                 yield from proclaim(Claim(key, token, lease_id, False, 0), value)
         case _:
-            raise KvError(
-                "the server's answer to the transaction has other results than it asked for",
-                code=catalogue.Code.INTERNAL,
-                outcome=Outcome.UNKNOWN,
-            )
-    owned = first.first is None or first.first.create_revision == token
+            raise strange_answer()
+    owned = first.first is None or first.first.create_revision >= token
     return Claim(key, token, lease_id, owned, answer.header.revision)
 
 
-def wait_turn(name: Key, place: Claim) -> Program[Claim]:
-    """Wait until everyone who came before has left."""
+def strange_answer() -> KvError:
+    """A transaction was answered with other results than it asked for."""
+    return KvError(
+        "the server's answer to the transaction has other results than it asked for",
+        code=catalogue.Code.INTERNAL,
+        outcome=Outcome.UNKNOWN,
+    )
+
+
+def wait_turn(behind: bytes, place: Claim) -> Program[Claim]:
+    """Wait until everyone under `behind` who came before has left.
+
+    Raises PreconditionError if that is the same lease, which would wait for itself for ever.
+    """
     while True:
         ahead: RangeResult = yield operations.range(
-            _prefix(name),
+            behind,
             prefix=True,
             limit=1,
             sort_target=SortTarget.CREATE,
             sort_order=SortOrder.DESCEND,
             max_create_revision=place.token - 1,
         )
-        if ahead.first is None:
+        before = ahead.first
+        if before is None:
             break
-        yield WaitDeleted(ahead.first.key, ahead.header.revision + 1)
+        if before.lease == place.lease_id:
+            raise PreconditionError(
+                f"lease {place.lease_id:x} already stands here as {_text(before.key)} and would "
+                "wait for itself; release that first, or use another lease"
+            )
+        try:
+            yield WaitDeleted(before.key, ahead.header.revision + 1)
+        except LockTimeoutError as error:
+            who = f"{_text(before.value)}, " if before.value else ""
+            raise LockTimeoutError(
+                f"before us: {who}key {_text(before.key)}, lease {before.lease:x}",
+                outcome=error.outcome,
+            ) from error
     own: RangeResult = yield operations.range(place.key)
     if own.first is None or own.first.create_revision != place.token:
         raise LeaseLostError(catalogue.MUTEX_SESSION_EXPIRED.message)
     return Claim(place.key, place.token, place.lease_id, True, own.header.revision)
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="backslashreplace")
 
 
 def claim(name: Key, lease_id: int, value: Key = b"") -> Program[Claim]:
@@ -147,7 +179,7 @@ def claim(name: Key, lease_id: int, value: Key = b"") -> Program[Claim]:
     place = yield from enqueue(name, lease_id, value)
     if place.owned:
         return place
-    return (yield from wait_turn(name, place))
+    return (yield from wait_turn(line_prefix(name), place))
 
 
 def proclaim(place: Claim, value: Key) -> Program[int]:
@@ -172,7 +204,7 @@ def resign(place: Claim) -> Program[None]:
 def leader(name: Key) -> Unary[RangeResult]:
     """The first in the queue."""
     return operations.range(
-        _prefix(name),
+        line_prefix(name),
         prefix=True,
         limit=1,
         sort_target=SortTarget.CREATE,
@@ -180,59 +212,9 @@ def leader(name: Key) -> Unary[RangeResult]:
     )
 
 
-def move_leader(endpoints: Sequence[str], target_id: int, timeout: float | None) -> Program[int]:
-    """Find the leader among `endpoints`, have it hand over; returns the id it had."""
-    asked: KvError | None = None
-    for endpoint in endpoints:
-        try:
-            status = yield operations.status(endpoint=endpoint, timeout=timeout)
-        except KvError as error:
-            asked = error
-            continue
-        if status.leader == status.header.member_id:
-            yield operations.move_leader_at(endpoint, target_id, timeout=timeout)
-            leader_id: int = status.leader
-            return leader_id
-    raise KvError(
-        "no leader among the endpoints " + ", ".join(endpoints),
-        code=catalogue.Code.FAILED_PRECONDITION,
-    ) from asked
-
-
-def disarm(type: AlarmType, member_id: int, timeout: float | None) -> Program[AlarmsResult]:
-    """Clear every raised alarm that matches (NONE and 0 match all); returns the cleared ones."""
-    raised: AlarmsResult = yield operations.alarms(type=type, timeout=timeout)
-    header = raised.header
-    cleared = []
-    for each in raised.alarms:
-        if member_id in (0, each.member_id):
-            answer: AlarmsResult = yield operations.alarm(
-                each.member_id, each.type, active=False, timeout=timeout
-            )
-            header = answer.header
-            cleared.append(each)
-    return AlarmsResult(header, tuple(cleared))
-
-
-def health(
-    endpoint: str, timeout: float | None, clock: Callable[[], float]
-) -> Program[EndpointHealth]:
-    """Whether a linearizable read works and no alarm is raised, as `etcdctl endpoint health`."""
-    start = clock()
-    problem = ""
-    try:
-        # A refusal of the read is an answer all the same: the member and its leader work.
-        try:
-            yield operations.range(b"health", endpoint=endpoint, timeout=timeout)
-        except PermissionDeniedError:
-            pass
-        took_s = clock() - start
-        raised: AlarmsResult = yield operations.alarms(endpoint=endpoint, timeout=timeout)
-        if raised.alarms:
-            problem = "active alarms: " + ", ".join(each.type.name for each in raised.alarms)
-    except PermissionDeniedError:
-        pass
-    except KvError as error:
-        took_s = clock() - start
-        problem = error.message
-    return EndpointHealth(endpoint, not problem, took_s, problem)
+def contenders(prefix: bytes) -> Program[tuple[Contender, ...]]:
+    """Everyone whose key starts with `prefix`, in order of arrival."""
+    found: RangeResult = yield operations.range(
+        prefix, prefix=True, sort_target=SortTarget.CREATE, sort_order=SortOrder.ASCEND
+    )
+    return tuple(map(Contender.of, found.kvs))
