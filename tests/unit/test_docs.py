@@ -38,7 +38,7 @@ FOREIGN_NAMES = {
 }
 FAULT_NAMES = {*POINTS, *CHOICES}
 FOREIGN_CLASSES = {"NamedTuple", "LeaseKeepAlive"}
-FOREIGN_FLAGS = {"--build", "--dns", "--dns-search"}
+FOREIGN_FLAGS = {"--build", "--dns", "--dns-search", "--profile"}
 LIBRARY_METRICS = {"process_resident_memory_bytes"}
 
 
