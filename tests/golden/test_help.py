@@ -16,7 +16,9 @@ FILES = sorted((Path(__file__).parent / "help").glob("*.txt"))
 
 
 def execute(command: str) -> Iterator[str]:
-    result = CliRunner().invoke(cli, [*command.split(), "--help"], terminal_width=88)
+    result = CliRunner().invoke(
+        cli, [*command.split(), "--help"], terminal_width=88, prog_name="kvstore"
+    )
     assert result.exit_code == 0, result.output
     own, _, rest = result.output.partition("\nGlobal options:")
     examples = rest.partition("\nExamples:")[2]

@@ -151,10 +151,17 @@ def test_a_registration_that_cannot_be_meant(
 
 
 def test_a_refusal_of_the_server_is_told_as_it_is(shell: Shell, registry: Registry) -> None:
-    sentence = "there is no namespace 'nowhere'"
+    sentence = "registry: the port main is 70000; 1 to 65535 are allowed"
+    registry.fail["Register"] = (grpc.StatusCode.INVALID_ARGUMENT, sentence)
+    assert shell.run("register", "a", "--port=70000", code=1).stderr == f"Error: {sentence}\n"
+
+
+def test_for_an_unknown_namespace_there_is_advice(shell: Shell, registry: Registry) -> None:
+    sentence = "registry: there is no namespace 'shop'; make it first (CreateNamespace)"
     registry.fail["Register"] = (grpc.StatusCode.NOT_FOUND, sentence)
-    done = shell.run("register", "payment", "-n", "nowhere", "--port=1", code=1)
-    assert done.stderr == f"Error: {sentence}\n"
+    assert shell.run("register", "a", "-n", "shop", "--port=1", code=1).stderr == (
+        "Error: there is no namespace 'shop'; make it with `kvstore service namespace create shop`\n"
+    )
 
 
 def test_all_are_shown_unless_only_healthy_ones_are_asked_for(
