@@ -159,8 +159,8 @@ def history(
 ) -> None:
     """Show what happened, or who was there at a time, and how.
 
-    Events come oldest first; without SERVICE: of all services. History goes back some days at most; what is older
-    is refused, with the time from which on it is kept.
+    Events come oldest first; without SERVICE: of all services. History goes back some days at
+    most; what is older is refused, with the time from which on it is kept.
     """
     from kvstore.client.registry import operations
 
