@@ -37,6 +37,7 @@ class Shell:
     def __init__(self, where: str) -> None:
         self._where = where
         self.endpoints = where.partition("=")[2]
+        self.begun: list[subprocess.Popen[str]] = []
 
     def run(self, *argv: str, code: int = 0, given: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -55,18 +56,28 @@ class Shell:
         return json.loads(self.run(*argv, "-w", "json").stdout)
 
     def begin(self, *argv: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*COMMAND, self._where, "service", *argv],
             cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self.begun.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kills what a failed test has left."""
+        for process in self.begun:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
-def shell(where: str) -> Shell:
-    return Shell(where)
+def shell(where: str) -> Iterator[Shell]:
+    shell = Shell(where)
+    yield shell
+    shell.end()
 
 
 def until(done: Callable[[], object]) -> None:
@@ -78,7 +89,11 @@ def until(done: Callable[[], object]) -> None:
 
 def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
     process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=15)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait(timeout=15)
+    return out, err
 
 
 def test_a_service_from_its_registration_to_its_history(shell: Shell) -> None:
