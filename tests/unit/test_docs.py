@@ -28,10 +28,17 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 FOREIGN = {"grpc", "mvccpb", "asyncio", "docker"}
 """First parts of dotted names that are other people's."""
-FOREIGN_NAMES = {"store.mdb", "store.mark", "default.etcd", "backup.db", "prometheus_client"}
+FOREIGN_NAMES = {
+    "store.mdb",
+    "store.mark",
+    "default.etcd",
+    "backup.db",
+    "prometheus_client",
+    "kv.local",
+}
 FAULT_NAMES = {*POINTS, *CHOICES}
 FOREIGN_CLASSES = {"NamedTuple", "LeaseKeepAlive"}
-FOREIGN_FLAGS = {"--build"}
+FOREIGN_FLAGS = {"--build", "--dns", "--dns-search", "--profile"}
 LIBRARY_METRICS = {"process_resident_memory_bytes"}
 
 
