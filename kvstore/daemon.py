@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from kvstore import __version__
 from kvstore.api.services.registration import Api, build_api
+from kvstore.gateways.dns.server import DnsServer
 from kvstore.gateways.http.app import make_app
 from kvstore.gateways.http.collectors import HealthCollector, NodeCollector, OsCollector
 from kvstore.gateways.http.health import HealthChecks
@@ -44,6 +45,7 @@ from kvstore.node.peers import TcpNetwork
 from kvstore.registry.registry import Registry
 from kvstore.serving.binding import bind_all, socket_address
 from kvstore.serving.config import ServerConfig
+from kvstore.serving.dns import DnsSockets, bind_dns
 from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.logging import LogWriter
 from kvstore.serving.readings import NodeReadings
@@ -147,6 +149,7 @@ class _Server:
         self._api: Api | None = None
         self._registry: Registry | None = None
         self._http: list[HttpServer] = []
+        self._dns: DnsServer | None = None
         self._front: Front | None = None
         self._node_started = False
         self._opened = contextlib.ExitStack()
@@ -158,12 +161,13 @@ class _Server:
         self._check_ports()
         http_sockets = self._bind(config.http_urls, "listen-client-http-urls")
         metrics_sockets = self._bind(config.metrics_urls, "listen-metrics-urls")
+        dns_sockets = self._bind_dns()
         _prepare_directory(config.node.data_dir)
         await self._start_node()
         self._node_started = True
-        self._registry = Registry(self.node)
+        self._registry = Registry(self.node, config.check_networks)
         self._registry.start()
-        self._api = build_api(self.node)
+        self._api = build_api(self.node, self._registry.service)
         await self._wait_for_leader()
         plain, measurements = self._make_http(self._api)
         http1 = await plain.prepare()
@@ -173,6 +177,10 @@ class _Server:
             self._api.table,
             http1 if config.http_on_client_urls else None,
         )
+        if config.dns.addresses:
+            self._dns = DnsServer(config.dns.settings, self._registry.catalog)
+            self._metrics.registry.register(self._dns.collector())
+            await self._dns.start(dns_sockets.udp, dns_sockets.tcp)
         await plain.start(http_sockets)
         await measurements.prepare()
         await measurements.start(metrics_sockets)
@@ -181,6 +189,7 @@ class _Server:
             extra={
                 "addresses": self._front.addresses,
                 "http": [socket_address(each) for each in http_sockets],
+                "dns": [socket_address(each) for each in dns_sockets.udp],
                 "transport": self._front.kind,
                 "has_leader": bool(self.node.leader_id),
             },
@@ -192,6 +201,12 @@ class _Server:
         for each in sockets:
             self._opened.callback(each.close)
         return sockets
+
+    def _bind_dns(self) -> DnsSockets:
+        bound = bind_dns(self._config.dns.addresses)
+        for each in (*bound.udp, *bound.tcp):
+            self._opened.callback(each.close)
+        return bound
 
     def _make_http(self, api: Api) -> tuple[HttpServer, HttpServer]:
         """A server of all HTTP endpoints, and one of those for measurements."""
@@ -226,6 +241,11 @@ class _Server:
         """Takes down whatever is up, front doors first."""
         if self._api is not None:
             self._api.health.set_serving(False)
+        if self._dns is not None:
+            await self._dns.stop()
+        if self._registry is not None:
+            # Who watches is told at once, and goes on at another member.
+            self._registry.service.close()
         if self._front is not None:
             await self._front.stop(grace_s)
         if self._registry is not None:

@@ -15,6 +15,7 @@ __all__ = (
     "CATALOGUE",
     "Code",
     "EtcdError",
+    "detach",
     "lookup",
 )
 
@@ -65,6 +66,15 @@ class EtcdError(Exception):
     def retryable(self) -> bool:
         """True when the same request may succeed later or at another member."""
         return self.code in (Code.UNAVAILABLE, Code.ABORTED) or self == TOO_MANY_REQUESTS
+
+
+def detach(error: EtcdError) -> None:
+    """Drops what raising has tied to an error; whoever catches one and keeps it calls this.
+
+    The catalogue's errors live as long as the process; each raise would leave one more
+    traceback on them, with the frames and requests that it holds.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 CATALOGUE: dict[str, EtcdError] = {}

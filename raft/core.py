@@ -9,6 +9,7 @@ from raft import election, follower, proposals, reads, replication, snapshots
 from raft.messages import (
     Append,
     AppendReply,
+    CommitNotice,
     ForwardConfChange,
     ForwardProposal,
     ForwardRead,
@@ -33,6 +34,7 @@ Handler: TypeAlias = Callable[[State, Any], None]
 # A leader speaks: whoever hears it in its own term follows it.
 _FROM_LEADER: Final[dict[type[Any], Handler]] = {
     Append: follower.handle_append,
+    CommitNotice: follower.handle_commit_notice,
     Heartbeat: follower.handle_heartbeat,
     InstallSnapshot: snapshots.handle_install,
 }
@@ -107,7 +109,7 @@ def _enter_higher_term(state: State, message: Message) -> bool:
             return True
         case RequestVote(forced=False) if state.hears_leader():
             return False
-        case Append() | Heartbeat() | InstallSnapshot():
+        case Append() | CommitNotice() | Heartbeat() | InstallSnapshot():
             state.become_follower(message.term, message.sender)
         case _:
             state.become_follower(message.term, NO_NODE)
@@ -121,7 +123,7 @@ def _answer_lower_term(state: State, message: Message) -> None:
     """
     sender = message.sender
     match message:
-        case Append() | Heartbeat() | InstallSnapshot():
+        case Append() | CommitNotice() | Heartbeat() | InstallSnapshot():
             state.now.append(HeartbeatReply(state.id, sender, state.term, 0, 0))
         case RequestPreVote():
             state.now.append(PreVoteReply(state.id, sender, state.term, False))

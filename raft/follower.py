@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply
+from raft.messages import Append, AppendReply, CommitNotice, Heartbeat, HeartbeatReply
 from raft.state import State
 
-__all__ = ("acknowledge", "handle_append", "handle_heartbeat")
+__all__ = ("acknowledge", "handle_append", "handle_commit_notice", "handle_heartbeat")
 
 
 def handle_append(state: State, message: Append) -> None:
@@ -33,6 +33,12 @@ def handle_append(state: State, message: Append) -> None:
 def acknowledge(state: State, leader_id: int, index: int) -> None:
     """Promises the leader everything up to `index`."""
     state.promise(AppendReply(state.id, leader_id, state.term, index, False, 0, 0), index)
+
+
+def handle_commit_notice(state: State, message: CommitNotice) -> None:
+    """Any role; a leader of this term tells how far it is."""
+    state.follow(message.sender)
+    state.log.commit_to(message.commit)
 
 
 def handle_heartbeat(state: State, message: Heartbeat) -> None:

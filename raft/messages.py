@@ -16,6 +16,7 @@ from raft.types import ConfState, Entry, EntryKind, SnapshotMeta
 __all__ = (
     "Append",
     "AppendReply",
+    "CommitNotice",
     "ForwardConfChange",
     "ForwardProposal",
     "ForwardRead",
@@ -76,7 +77,7 @@ class VoteReply(NamedTuple):
 
 
 class Append(NamedTuple):
-    """Entries that follow (prev_index, prev_term); without entries a probe or a commit notice."""
+    """Entries that follow (prev_index, prev_term); without entries a probe."""
 
     sender: int
     to: int
@@ -99,6 +100,19 @@ class AppendReply(NamedTuple):
     hint_index: int
     """Rejected: the logs can meet no higher than here, where the receiver has `hint_term`."""
     hint_term: int
+
+
+class CommitNotice(NamedTuple):
+    """What this receiver has acknowledged is committed up to `commit`; nobody answers.
+
+    Sent when no append is on its way that could carry it. When it is lost the next append or
+    heartbeat says the same.
+    """
+
+    sender: int
+    to: int
+    term: int
+    commit: int
 
 
 class Heartbeat(NamedTuple):
@@ -188,6 +202,7 @@ Message: TypeAlias = (
     | VoteReply
     | Append
     | AppendReply
+    | CommitNotice
     | Heartbeat
     | HeartbeatReply
     | InstallSnapshot
@@ -285,6 +300,7 @@ _KINDS: Final[dict[int, tuple[type[Any], _Readers]]] = {
     12: (ForwardRead, (*_HEAD, _integers)),
     13: (ReadReply, (*_HEAD, _integer, _integers)),
     14: (TimeoutNow, _HEAD),
+    15: (CommitNotice, (*_HEAD, _integer)),
 }
 _NUMBER_OF: Final = {cls: number for number, (cls, _) in _KINDS.items()}
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply
+from raft.messages import Append, AppendReply, CommitNotice, Heartbeat, HeartbeatReply
 from raft.progress import Progress, ProgressState
 from raft.quorum import committed_index
 from raft.reads import confirm
@@ -57,8 +57,11 @@ def _flush_peer(state: State, peer: int, progress: Progress) -> None:
     ):
         if not _send_append(state, peer, progress, with_entries=True):
             return
-    if progress.poked or progress.sent_commit < log.commit:
+    if progress.poked:
         _send_append(state, peer, progress, with_entries=False)
+    elif progress.sent_commit < (known := min(progress.match, log.commit)):
+        progress.sent_commit = known
+        state.now.append(CommitNotice(state.id, peer, state.term, known))
 
 
 def _send_append(state: State, peer: int, progress: Progress, *, with_entries: bool) -> bool:

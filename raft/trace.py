@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from raft.messages import (
     Append,
     AppendReply,
+    CommitNotice,
     ForwardConfChange,
     ForwardProposal,
     ForwardRead,
@@ -101,6 +102,8 @@ def _body_text(message: Message) -> str:
             return f"append rejected at={message.index} hint={hint}"
         case AppendReply():
             return f"append ok to={message.index}"
+        case CommitNotice():
+            return f"committed to={message.commit}"
         case Heartbeat():
             return f"heartbeat commit={message.commit}{_read_text(message.read_id)}"
         case HeartbeatReply():

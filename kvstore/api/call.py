@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
-from kvstore.errors import Code, EtcdError
+from kvstore.errors import Code, EtcdError, detach
 
 __all__ = (
     "BidiMethod",
@@ -243,15 +243,6 @@ class MethodTable:
 
     def __len__(self) -> int:
         return len(self._methods)
-
-
-def detach(error: EtcdError) -> None:
-    """Drops what raising has tied to an error.
-
-    The catalogue's errors live as long as the process; each raise would leave one more
-    traceback on them, with the frames and requests that it holds.
-    """
-    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def crashed(method: Method, error: BaseException) -> EtcdError:

@@ -13,6 +13,7 @@ from kvstore.cli.exits import BAD_FEATURE, CliError, bad_args
 from kvstore.cli.printers import FORMS, Printer
 
 if TYPE_CHECKING:
+    from kvstore.client.aio import AsyncClient
     from kvstore.client.blocking import Client
     from kvstore.client.call import Unary
 
@@ -79,9 +80,19 @@ class Session:
         """Another client with the same settings but for `changes` of the client's arguments."""
         from kvstore.client.blocking import Client
 
+        return Client(endpoints, **{**self._arguments(), **changes})
+
+    def connect_async(self) -> AsyncClient:
+        """A client for asyncio with the same settings; close it."""
+        from kvstore.client.aio import AsyncClient
+
+        return AsyncClient(self.endpoints, **self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        """What the flags say, as arguments of a client."""
         values = self._values
         user, password = self._identity()
-        arguments: dict[str, Any] = {
+        return {
             "timeout": self.timeout_s,
             "connect_timeout": values["dial_timeout"],
             "ca": values["cacert"],
@@ -95,7 +106,6 @@ class Session:
                 ("grpc.keepalive_timeout_ms", int(values["keepalive_timeout"] * 1000)),
             ),
         }
-        return Client(endpoints, **{**arguments, **changes})
 
     def _identity(self) -> tuple[str, str]:
         user: str = self._values["user"] or ""

@@ -29,8 +29,9 @@ __all__ = ("local",)
     type=int,
     help=f"First client port (default {DEFAULT_BASE_PORT}, or others when that is taken).",
 )
+@click.option("--dns", is_flag=True, help="Also answer DNS, on the port after HTTP's.")
 @click.option("--once", is_flag=True, help="Stop again as soon as all members are ready.")
-def local(nodes: int, directory: Path, base_port: int | None, once: bool) -> None:
+def local(nodes: int, directory: Path, base_port: int | None, dns: bool, once: bool) -> None:
     """Run a whole cluster on this machine until Ctrl-C.
 
     Members listen on the loopback address: clients on 2379, 22379, 32379, …, each other on the
@@ -52,7 +53,7 @@ def local(nodes: int, directory: Path, base_port: int | None, once: bool) -> Non
 
     async def supervise() -> int:
         cluster = LocalCluster(
-            layout, directory, write=click.echo, colour=sys.stdout.isatty(), once=once
+            layout, directory, write=click.echo, colour=sys.stdout.isatty(), once=once, dns=dns
         )
         return await cluster.run()
 

@@ -72,7 +72,7 @@ def _remember(ctx: click.Context, option: click.Parameter, value: Any) -> None:
     if _is_typed(ctx, option.name):
         values[option.name] = value
         ctx.meta.setdefault(_META + ".typed", set()).add(option.name)
-    elif ctx.resilient_parsing or option.name not in values:
+    elif option.name not in values:
         values[option.name] = value
 
 

@@ -24,8 +24,10 @@ class Entry(NamedTuple):
 
 
 SERVER = "Server"
+_SERVICES = "Services"
 _KEYS = "Keys"
 _LEASES = "Leases, locks, elections"
+_SERVICES = "Services"
 _CLUSTER = "Cluster"
 _TOOLS = "Tools"
 _COMMANDS = "kvstore.cli.commands."
@@ -35,6 +37,12 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         "serve": Entry("kvstore.cli.serve", "serve", "Run one member of a cluster.", SERVER),
         "local": Entry(
             "kvstore.cli.local", "local", "Run a whole cluster on this machine.", SERVER
+        ),
+        "service": Entry(
+            _COMMANDS + "service",
+            "service",
+            "Services and their instances: register, find, watch, drain.",
+            _SERVICES,
         ),
         "put": Entry(_COMMANDS + "keys", "put", "Write a key.", _KEYS),
         "get": Entry(_COMMANDS + "keys", "get", "Read a key, or a range of keys.", _KEYS),
@@ -52,6 +60,9 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         ),
         "elect": Entry(
             _COMMANDS + "sync", "elect", "Stand for leader, or watch who leads.", _LEASES
+        ),
+        "agent": Entry(
+            _COMMANDS + "agent", "agent", "Keep programs of any language registered.", _SERVICES
         ),
         "member": Entry(_COMMANDS + "member", "member", "Members of the cluster.", _CLUSTER),
         "endpoint": Entry(

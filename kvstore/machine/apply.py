@@ -16,7 +16,7 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from kvstore.errors import EtcdError
+from kvstore.errors import EtcdError, detach
 from kvstore.machine.alarms import refusal
 from kvstore.machine.command import CommandError, decode
 from kvstore.machine.draft import Draft, Lease
@@ -203,6 +203,7 @@ class ApplyBatch:
         try:
             outcome = handler(draft, payload)
         except EtcdError as error:
+            detach(error)  # On most members nobody waits for it.
             return Result(request_id, 0, error=error)
         if isinstance(outcome, bytes):
             return Result(request_id, 0, outcome)
@@ -217,6 +218,7 @@ class ApplyBatch:
         except StopIteration as stop:
             result = Result(self._request_id, 0, stop.value)
         except EtcdError as error:
+            detach(error)
             result = Result(self._request_id, 0, error=error)
         else:
             return None

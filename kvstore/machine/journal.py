@@ -1,17 +1,21 @@
 """The journal: what happened to the keys under one prefix, when and why, beyond compaction.
 
-`journal`: (revision, sub) → [time, op, key, value, cause, reason], written when an entry is
-applied, for every put and delete of such a key, whoever asked for it.
+`journal`: (revision, sub) → [time, op, key, value, cause, reason, age clock], written when an
+entry is applied, for every put and delete of such a key, whoever asked for it.
 
 Rules:
 1. *Log time.* Nothing here reads a clock. Some commands carry the wall clock of their proposer;
    the newest time that any carried is the time of whatever is applied, until a newer one comes.
    So times never fall, and a client's plain put has the time of the last command before it.
-2. *Bounded.* Records that are older than the allowed age, or beyond the allowed number, are
+2. *Age is not taken on trust.* A member whose clock is wrong by weeks must not make the others
+   throw history away. So age is measured by a clock of its own, which follows log time by one
+   minute for each command at most: time that passes counts, a leap does not. (Log time itself
+   leaps, and then stands still until the other clocks have caught up.)
+3. *Bounded.* Records that are older than the allowed age, or beyond the allowed number, are
    removed from the front: some with each new record, some with each command that carries a time.
    How many depends on entries alone, never on how they were cut into batches: the journal is
    equal on every member at equal applied index, and counts in the hash of the state.
-3. Compaction does not touch it.
+4. Compaction does not touch it.
 """
 
 from __future__ import annotations
@@ -23,7 +27,11 @@ from typing import NamedTuple
 import msgpack
 
 from kvstore.machine.config import MachineConfig
-from kvstore.machine.limits import JOURNAL_PRUNED_PER_COMMAND, JOURNAL_PRUNED_PER_RECORD
+from kvstore.machine.limits import (
+    JOURNAL_PRUNED_PER_COMMAND,
+    JOURNAL_PRUNED_PER_RECORD,
+    JOURNAL_STEP_MAX_MS,
+)
 from kvstore.machine.tables import JOURNAL, revision_key
 from kvstore.storage.store import ReadTxn, WriteTxn
 
@@ -72,19 +80,22 @@ class Extent(NamedTuple):
 
     clock_ms: int
     """Log time."""
+    age_ms: int
+    """The clock by which records age: log time without its leaps."""
     records: int
     """How many records there are."""
     oldest_ms: int
-    """The time of the first one; 0 when there is none."""
+    """The age clock when the first one was written; 0 when there is none."""
 
 
-EMPTY = Extent(0, 0, 0)
+EMPTY = Extent(0, 0, 0, 0)
 
 
 class Journal:
     """The journal while a batch of entries is being applied."""
 
     __slots__ = (
+        "_age_ms",
         "_clock_ms",
         "_count",
         "_max_age_ms",
@@ -97,7 +108,7 @@ class Journal:
 
     def __init__(self, txn: WriteTxn, extent: Extent, config: MachineConfig) -> None:
         self._txn = txn
-        self._clock_ms, self._count, self._oldest_ms = extent
+        self._clock_ms, self._age_ms, self._count, self._oldest_ms = extent
         self._max_records = config.journal_max_records
         self._max_age_ms = config.journal_max_age_ms
         self.cause = Cause.CLIENT
@@ -107,19 +118,21 @@ class Journal:
     @property
     def extent(self) -> Extent:
         """The journal as the batch leaves it."""
-        return Extent(self._clock_ms, self._count, self._oldest_ms)
+        return Extent(self._clock_ms, self._age_ms, self._count, self._oldest_ms)
 
     def advance(self, time_ms: int) -> None:
         """A command carries this time (0: none)."""
-        self._clock_ms = max(self._clock_ms, time_ms)
+        step_ms = max(0, time_ms - self._clock_ms)
+        self._clock_ms += step_ms
+        self._age_ms += min(step_ms, JOURNAL_STEP_MAX_MS)
         self._prune(JOURNAL_PRUNED_PER_COMMAND)
 
     def append(self, main: int, sub: int, op: int, key: bytes, value: bytes) -> None:
         """Notes one change."""
-        record = (self._clock_ms, op, key, value, self.cause, self.reason)
+        record = (self._clock_ms, op, key, value, self.cause, self.reason, self._age_ms)
         self._txn.put(JOURNAL, revision_key(main, sub), msgpack.packb(record))
         if not self._count:
-            self._oldest_ms = self._clock_ms
+            self._oldest_ms = self._age_ms
         self._count += 1
         self._prune(JOURNAL_PRUNED_PER_RECORD)
 
@@ -132,33 +145,32 @@ class Journal:
             txn.delete(JOURNAL, oldest[0])
             self._count -= 1
             following = txn.seek(JOURNAL, _FIRST)
-            self._oldest_ms = _time_of(following)
+            self._oldest_ms = _age_of(following)
             at_most -= 1
 
     def _is_over(self) -> bool:
-        return (
-            self._count > self._max_records or self._oldest_ms < self._clock_ms - self._max_age_ms
-        )
+        too_old = self._oldest_ms < self._age_ms - self._max_age_ms
+        return too_old or self._count > self._max_records
 
 
 _FIRST = bytes(1)
 """Not behind any record: keys are 16 bytes and begin with those of a revision."""
 
 
-def _time_of(found: tuple[bytes, bytes] | None) -> int:
+def _age_of(found: tuple[bytes, bytes] | None) -> int:
     if found is None:
         return 0
-    time_ms: int = msgpack.unpackb(found[1])[0]
-    return time_ms
+    age_ms: int = msgpack.unpackb(found[1])[6]
+    return age_ms
 
 
-def load_extent(txn: ReadTxn, clock_ms: int) -> Extent:
+def load_extent(txn: ReadTxn, clock_ms: int, age_ms: int) -> Extent:
     """What an opened store says of its journal."""
-    return Extent(clock_ms, txn.count(JOURNAL), _time_of(txn.seek(JOURNAL, _FIRST)))
+    return Extent(clock_ms, age_ms, txn.count(JOURNAL), _age_of(txn.seek(JOURNAL, _FIRST)))
 
 
 def _read(at: bytes, record: bytes) -> JournalRecord:
-    time_ms, op, key, value, cause, reason = msgpack.unpackb(record)
+    time_ms, op, key, value, cause, reason, _ = msgpack.unpackb(record)
     main, sub = int.from_bytes(at[:8]), int.from_bytes(at[8:])
     return JournalRecord(main, sub, time_ms, op, key, value, Cause(cause), reason)
 

@@ -10,6 +10,7 @@ __all__ = (
     "JOURNAL_PREFIX",
     "JOURNAL_PRUNED_PER_COMMAND",
     "JOURNAL_PRUNED_PER_RECORD",
+    "JOURNAL_STEP_MAX_MS",
     "LEASE_TTL_MAX_S",
     "SLICE_BATCH",
     "SLICE_DELETES",
@@ -52,6 +53,9 @@ JOURNAL_PREFIX = b"/kvstore/services/"
 JOURNAL_MAX_RECORDS = 1_000_000
 JOURNAL_MAX_AGE_MS = 7 * 24 * 3600 * 1000
 """What the journal keeps: the older records beyond either bound go."""
+JOURNAL_STEP_MAX_MS = 60_000
+"""What one command can add to the age of records, however far its time leaps. While there are
+instances a time is carried every ten seconds, so that time which really passes counts in full."""
 
 JOURNAL_PRUNED_PER_RECORD = 2
 JOURNAL_PRUNED_PER_COMMAND = 64

@@ -37,7 +37,7 @@ _CLOCK_KEY: Final = b"clock"
 _FORMAT: Final = b"kvstore machine 1"
 _APPLIED = struct.Struct(">QQQq")
 _SWEEP = struct.Struct(">qQQ")
-_CLOCK = struct.Struct(">Q")
+_CLOCK = struct.Struct(">QQ")
 
 _EMPTY_REVISION: Final = 1
 NEVER_COMPACTED: Final = -1
@@ -88,7 +88,7 @@ def load_state(txn: ReadTxn) -> State:
         members=members,
         removed=frozenset(int.from_bytes(key) for key, _ in txn.scan(REMOVED)),
         alarms=load_alarms(txn),
-        journal=load_extent(txn, _CLOCK.unpack(clock)[0] if clock else 0),
+        journal=load_extent(txn, *(_CLOCK.unpack(clock) if clock else (0, 0))),
     )
 
 
@@ -105,7 +105,7 @@ def save_state(txn: WriteTxn, before: State, after: State) -> None:
     if before.cluster_version != after.cluster_version:
         txn.put(META, _CLUSTER_VERSION_KEY, after.cluster_version.encode())
     if before.journal.clock_ms != after.journal.clock_ms:
-        txn.put(META, _CLOCK_KEY, _CLOCK.pack(after.journal.clock_ms))
+        txn.put(META, _CLOCK_KEY, _CLOCK.pack(after.journal.clock_ms, after.journal.age_ms))
     applied = _APPLIED.pack(
         after.applied_index, after.applied_term, after.revision, after.compact_revision
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from kvstore.machine import BatchOutcome
@@ -70,10 +71,15 @@ def encode_header(cluster_id: int, member_id: int, revision: int, term: int) -> 
 
     Zero fields are left out, as protobuf does.
     """
-    fields = (cluster_id, member_id, revision, term)
-    message = b"".join(
-        bytes((number << 3,)) + _varint(value)
-        for number, value in enumerate(fields, start=1)
-        if value
-    )
+    message = _whose(cluster_id, member_id) + _field(3, revision) + _field(4, term)
     return b"\x0a" + _varint(len(message)) + message
+
+
+@lru_cache(maxsize=16)
+def _whose(cluster_id: int, member_id: int) -> bytes:
+    """The part of a header that never changes; ids are long numbers."""
+    return _field(1, cluster_id) + _field(2, member_id)
+
+
+def _field(number: int, value: int) -> bytes:
+    return bytes((number << 3,)) + _varint(value) if value else b""

@@ -25,7 +25,7 @@ from kvstore.node.member import MemberCore, Work
 from kvstore.node.threads import Worker
 from kvstore.storage.errors import StorageError, StoreCorrupt
 from kvstore.storage.wal import Wal, WalBatch
-from raft.messages import Message
+from raft.messages import CommitNotice, Message
 from raft.node import Persist
 
 __all__ = ("MemberLoop", "Outside")
@@ -135,7 +135,9 @@ class MemberLoop:
     def _work(self) -> bool:
         """One turn of everything; True when there is more to do right now."""
         core = self.core
-        self._carry_out(core.turn())
+        work = core.turn()
+        notices = [message for message in work.messages if type(message) is CommitNotice]
+        self._carry_out(work)
         busy = False
         if core.applier.busy:
             busy = core.apply_slice()
@@ -146,6 +148,9 @@ class MemberLoop:
             busy |= core.hub.pump()
             if core.applier.idle:
                 busy |= self._outside.background()
+        # Clients first: to wake another process takes long, and nobody waits for a notice.
+        for notice in notices:
+            self._outside.send(notice.to, [notice])
         self._outside.after_turn()
         return busy or core.has_work
 
@@ -153,7 +158,8 @@ class MemberLoop:
         if work.messages:
             by_peer: defaultdict[int, list[Message]] = defaultdict(list)
             for message in work.messages:
-                by_peer[message.to].append(message)
+                if type(message) is not CommitNotice:
+                    by_peer[message.to].append(message)
             for peer_id, messages in by_peer.items():
                 self._outside.send(peer_id, messages)
         if work.persist is not None:

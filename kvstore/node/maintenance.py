@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kvstore.errors import COMPACTED, EtcdError
+from kvstore.errors import COMPACTED, EtcdError, detach
 from kvstore.machine.command import CommandKind, member_attributes_payload
 from kvstore.node.limits import (
     DISK_CHECK_S,
@@ -112,6 +112,7 @@ class Duties:
                     await duty()
                     return
                 except EtcdError as error:
+                    detach(error)
                     _LOG.info("%s: %s; trying again", name, error)
                 except Exception:
                     _LOG.exception("%s failed; trying again", name)
@@ -142,6 +143,7 @@ class Duties:
                     await node.submit(CommandKind.MEMBER_ATTRIBUTES, payload)
                     continue
                 except EtcdError as error:
+                    detach(error)
                     _LOG.info("could not publish this member's attributes yet: %s", error)
             await asyncio.sleep(PUBLISH_RETRY_S if member is not None else 0.05)
 
@@ -221,6 +223,7 @@ class Duties:
         try:
             await self._node.submit(CommandKind.COMPACT, request.SerializeToString())
         except EtcdError as error:
+            detach(error)
             if error != COMPACTED:
                 _LOG.warning("auto-compaction to revision %d: %s", revision, error)
             return
@@ -248,6 +251,7 @@ class Duties:
             try:
                 await self.raise_alarm(alarm, self._node.member_id)
             except EtcdError as error:
+                detach(error)
                 _LOG.warning("could not raise the alarm: %s", error)
             finally:
                 self._alarming = False
@@ -303,6 +307,7 @@ class Duties:
                 if type(answer) is not list or len(answer) != len(ours):
                     raise UNREADABLE_ANSWER
             except EtcdError as error:
+                detach(error)
                 self.hash_not_compared += 1
                 _LOG.warning("could not compare hashes with member %x: %s", member_id, error)
                 continue

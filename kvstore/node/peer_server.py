@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import Counter
 
 from kvstore import faults
-from kvstore.errors import TOO_MANY_REQUESTS, Code, EtcdError
+from kvstore.errors import TOO_MANY_REQUESTS, Code, EtcdError, detach
 from kvstore.node.peer_connection import Framed
 from kvstore.node.peer_limits import (
     ANSWERS_UNREAD_BYTES_MAX,
@@ -269,6 +269,7 @@ class Inbound(Framed):
         try:
             self._answer(frame(Kind.ANSWER, number, await handler(payload)))
         except EtcdError as error:
+            detach(error)
             self._fail(number, error)
         except Exception:
             _LOG.exception("a question of a peer could not be answered")

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kvstore.errors import LEADER_CHANGED, TIMEOUT, TOO_MANY_REQUESTS, EtcdError
+from kvstore.errors import LEADER_CHANGED, TIMEOUT, TOO_MANY_REQUESTS, EtcdError, detach
 from kvstore.machine import Machine, View
 from kvstore.node.limits import (
     MAX_PINNED_VIEWS,
@@ -233,6 +233,7 @@ class ReadJobs:
                 except StopIteration as finished:
                     done(finished.value, None)
                 except EtcdError as error:
+                    detach(error)
                     done(None, error)
                 else:
                     shared.users += 1
@@ -257,6 +258,7 @@ class ReadJobs:
             shared.drop()
             done(finished.value, None)
         except EtcdError as error:
+            detach(error)
             shared.drop()
             done(None, error)
         else:

@@ -24,6 +24,7 @@ from kvstore.errors import (
     TOO_MANY_REQUESTS,
     Code,
     EtcdError,
+    detach,
 )
 from kvstore.node.limits import (
     LEASE_FORWARD_PAUSE_S,
@@ -74,6 +75,7 @@ async def answer_call(handler: Handler, payload: bytes) -> bytes:
     try:
         return _pack([True, await handler(question)])
     except EtcdError as error:
+        detach(error)
         return _pack([False, int(error.code), error.message])
 
 
@@ -136,14 +138,18 @@ class LeaderCalls:
         self._sending: dict[asyncio.Task[None], None] = {}
         """Calls under way, in the order in which they began: `close` cancels them in it."""
 
-    async def ask(self, peer_id: int, method: str, question: Any) -> Any:
+    async def ask(
+        self,
+        peer_id: int,
+        method: str,
+        question: Any,
+        timeout_s: float = PEER_CALL_TIMEOUT_S,
+    ) -> Any:
         """Asks one member once; no answer raises TIMEOUT."""
         if peer_id == self._own.member_id:
             return read_answer(await self._own.answers[method](_pack(question)))
         try:
-            answer = await self._transport.call(
-                peer_id, method, _pack(question), PEER_CALL_TIMEOUT_S
-            )
+            answer = await self._transport.call(peer_id, method, _pack(question), timeout_s)
         except (OSError, EOFError, TimeoutError) as error:
             _LOG.debug("no answer from %x to %s: %s", peer_id, method, error)
             raise TIMEOUT from error
@@ -160,6 +166,7 @@ class LeaderCalls:
                 try:
                     return await self._ask_while_it_leads(leader, method, question)
                 except EtcdError as error:
+                    detach(error)
                     if error not in (TIMEOUT, NOT_PRIMARY_LESSOR):
                         raise
                     failure = TIMEOUT
@@ -199,6 +206,7 @@ class LeaderCalls:
             if type(ttls) is not list or len(ttls) != len(batch):
                 raise UNREADABLE_ANSWER
         except EtcdError as error:
+            detach(error)
             for dones in batch.values():
                 for done in dones:
                     done(None, error)

@@ -45,9 +45,20 @@ _ROOT_END: Final = b"/kvstore0"
 class Entry:
     """One instance as it is stored."""
 
-    __slots__ = ("_instance", "_problem", "lease", "name", "revision", "value")
+    __slots__ = (
+        "_instance",
+        "_problem",
+        "created",
+        "encoded",
+        "lease",
+        "name",
+        "revision",
+        "value",
+    )
 
-    def __init__(self, name: InstanceName, value: bytes, revision: int, lease: int) -> None:
+    def __init__(
+        self, name: InstanceName, value: bytes, revision: int, lease: int, created: int = 0
+    ) -> None:
         self.name = name
         self.value = value
         """The JSON."""
@@ -55,6 +66,10 @@ class Entry:
         """The key's mod revision."""
         self.lease = lease
         """What the key is attached to."""
+        self.created = created
+        """The key's create revision; 0: not known."""
+        self.encoded: bytes | None = None
+        """For the gRPC front door: the instance in its words, so that it is put so only once."""
         self._instance: Instance | None = None
         self._problem: str | None = None
 
@@ -67,6 +82,18 @@ class Entry:
             except Invalid as error:
                 self._problem = str(error)
         return self._instance
+
+    @property
+    def known(self) -> Instance:
+        """`instance` of an entry that is known to be one."""
+        instance = self.instance
+        assert instance is not None, self._problem
+        return instance
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the value was read before; if not, `instance` takes about 40 µs."""
+        return self._instance is not None or self._problem is not None
 
     @property
     def problem(self) -> str:
@@ -171,6 +198,7 @@ class Catalog:
         self._again = False
         self._buffer: list[Change] = []
         self._ready = asyncio.Event()
+        self._in_step = asyncio.Event()
         self._everybody: dict[Subscription, None] = {}
         self._by_service: dict[ServiceName, dict[Subscription, None]] = {}
 
@@ -184,6 +212,10 @@ class Catalog:
     async def wait_ready(self) -> None:
         """Returns once there is something to answer from."""
         await self._ready.wait()
+
+    async def wait_in_step(self) -> None:
+        """Returns once it is as new as this member's state: not while it is read anew."""
+        await self._in_step.wait()
 
     @property
     def revision(self) -> int:
@@ -209,6 +241,11 @@ class Catalog:
         service = self._content.services.get(name.of)
         return service.entries.get(name.id) if service is not None else None
 
+    def on_lease(self, lease: int) -> Entry | None:
+        """The instance that the registry put on this lease."""
+        entry = self._content.by_lease.get(lease)
+        return entry if entry is not None and entry.owned else None
+
     @property
     def instances(self) -> int:
         """How many instances there are."""
@@ -223,6 +260,16 @@ class Catalog:
         """Whether instances may be registered there."""
         return namespace == DEFAULT_NAMESPACE or namespace in self._content.namespaces
 
+    def knows_namespace(self, namespace: str) -> bool:
+        """Whether it makes sense to ask for it: it is declared, or there is something in it."""
+        return self.has_namespace(namespace) or any(
+            name.namespace == namespace for name in self._content.services
+        )
+
+    def has_settings(self, name: ServiceName) -> bool:
+        """Whether a service has settings of its own that can be read."""
+        return name in self._content.settings
+
     def settings(self, name: ServiceName) -> GuardSettings:
         """The settings of a service's guard; the defaults if there are none that can be read."""
         return self._content.settings.get(name, _DEFAULTS)
@@ -231,6 +278,11 @@ class Catalog:
     def guards(self) -> Mapping[ServiceName, GuardNote]:
         """Services of which a guard holds instances."""
         return self._content.guards
+
+    @property
+    def checkers(self) -> frozenset[int]:
+        """The members that run agentless checks, as all members see it at the same revision."""
+        return self._content.checkers
 
     @property
     def strays(self) -> Mapping[bytes, str]:
@@ -315,6 +367,7 @@ class Catalog:
             self._again = True
             return
         self._loading = True
+        self._in_step.clear()
         self._again = False
         self._node.read(_read_everything, self._loaded, linearizable=False)
 
@@ -335,6 +388,7 @@ class Catalog:
                 # Nobody needs to be told why: everybody reads anew.
                 self._content.take(change, Reason("deregistered"))
         self._ready.set()
+        self._in_step.set()
         self._tell_all_anew()
 
     def _retry(self) -> None:
@@ -356,9 +410,12 @@ class _Content:
         """When the answer last changed for a service that has no instance, at the latest."""
         self.services: dict[ServiceName, Service] = {}
         self.count = 0
+        self.by_lease: dict[int, Entry] = {}
+        """Of the keys on one lease the one that was put last."""
         self.namespaces: set[str] = set()
         self.settings: dict[ServiceName, GuardSettings] = {}
         self.guards: dict[ServiceName, GuardNote] = {}
+        self.checkers: frozenset[int] = frozenset()
         self.strays: dict[bytes, str] = {}
 
     def take(self, change: Change, gone: Reason | None) -> Delta | None:
@@ -379,6 +436,9 @@ class _Content:
                 self._guard(names.service_of_key(key, names.GUARDS_PREFIX), kv)
             elif key.startswith(names.NAMESPACES_PREFIX):
                 self._namespace(names.namespace_of_key(key), kv)
+            elif key.startswith(names.CHECKERS_PREFIX):
+                member = frozenset((names.checker_of_key(key),))
+                self.checkers = self.checkers - member if kv is None else self.checkers | member
         except Invalid as error:
             if kv is not None:
                 self.strays[key] = str(error)
@@ -403,14 +463,23 @@ class _Content:
             value: bytes = kv.value
             if before is not None and (before.value, before.lease) == (value, kv.lease):
                 before.revision = revision
+                before.encoded = None
                 return None
-            after = service.entries[name.id] = Entry(name, value, revision, kv.lease)
+            after = Entry(name, value, revision, kv.lease, kv.create_revision)
+            service.entries[name.id] = after
             self.count += before is None
+        self._index(before, after)
         service.revision = max(service.revision, revision)
         if not service.entries:
             del self.services[name.of]
             self.floor = max(self.floor, revision)
         return Delta(revision, before, after, gone if kv is None else None)
+
+    def _index(self, before: Entry | None, after: Entry | None) -> None:
+        if before is not None and self.by_lease.get(before.lease) is before:
+            del self.by_lease[before.lease]
+        if after is not None and after.lease:
+            self.by_lease[after.lease] = after
 
     def _settings(self, service: ServiceName, kv: Any) -> None:
         self.settings.pop(service, None)

@@ -17,6 +17,7 @@ from kvstore.registry.lifecycle import event_of, reason_of
 from kvstore.registry.limits import HISTORY_SLICE_RECORDS
 from kvstore.registry.model import Instance, Invalid, Reason, decode
 from kvstore.registry.names import (
+    SERVICES_PREFIX,
     InstanceName,
     ServiceName,
     instance_key,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from kvstore.node.node import Node
 
 __all__ = ("History", "Past", "Then", "What")
+
+
+About = ServiceName | InstanceName | str | None
 
 
 class What(NamedTuple):
@@ -71,16 +75,28 @@ class History:
     def __init__(self, node: Node) -> None:
         self._node = node
 
+    async def oldest(self) -> tuple[int, int] | None:
+        """Where the journal begins: (revision, time in ms); None: it is empty."""
+
+        def reading(view: View) -> Job[tuple[int, int] | None]:
+            oldest = view.journal_oldest()
+            return None if oldest is None else (oldest.revision, oldest.time_ms)
+            yield
+
+        answer: tuple[int, int] | None = await self._node.reading(reading, linearizable=False)
+        return answer
+
     async def since(
         self,
-        of: ServiceName | InstanceName | None,
+        of: About,
         *,
         revision: int = 0,
         until: int | None = None,
         limit: int = 1_000,
         newest_first: bool = False,
     ) -> list[What]:
-        """What happened at `revision` <= r < `until`: to an instance, a service, or to all.
+        """What happened at `revision` <= r < `until`: to an instance, a service, in a namespace
+        (a text), or to all (None).
 
         `revision` 0: since the journal begins; an older one than that is refused.
         """
@@ -137,17 +153,19 @@ class History:
         return answer
 
 
-def _prefix(of: ServiceName | InstanceName | None) -> bytes:
+def _prefix(of: About) -> bytes:
     match of:
         case InstanceName():
             return instance_key(of)
         case ServiceName():
             return service_prefix(of)
+        case str():
+            return SERVICES_PREFIX + of.encode() + b"/"
         case _:
             return b""
 
 
-def _is_of(key: bytes, prefix: bytes, of: ServiceName | InstanceName | None) -> bool:
+def _is_of(key: bytes, prefix: bytes, of: About) -> bool:
     return key == prefix if isinstance(of, InstanceName) else key.startswith(prefix)
 
 

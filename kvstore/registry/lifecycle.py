@@ -16,7 +16,8 @@ from enum import Enum
 from typing import Any, Final
 
 from kvstore.machine import DELETE, Cause, JournalRecord
-from kvstore.registry.model import Instance, Reason, Status
+from kvstore.registry.limits import CHECKS_MAX
+from kvstore.registry.model import Instance, Invalid, Reason, Status
 
 __all__ = (
     "EVENTS",
@@ -27,6 +28,7 @@ __all__ = (
     "after_pulse",
     "after_register",
     "after_report",
+    "after_result",
     "deregistered",
     "event_of",
     "expired",
@@ -95,13 +97,18 @@ def after_register(wanted: Instance, before: Instance | None, now_ms: int) -> In
             stale=False,
             override=None,
         )
+    # What the cluster's own checks have found stands, as long as they are the same checks. What
+    # somebody else's checks have found is out of date when the instance says something else.
+    checked = bool(wanted.checks) and wanted.checks == before.checks
+    keeps_results = wanted.check is None and (checked or wanted.reported is before.reported)
     again = replace(
         wanted,
+        reported=before.reported if checked else wanted.reported,
         registered_ms=before.registered_ms,
         changed_ms=before.changed_ms,
         reason=before.reason,
         override=before.override,
-        check=before.check if wanted.check is None else wanted.check,
+        check=before.check if keeps_results else wanted.check,
         silent=False,
         stale=False,
     )
@@ -133,6 +140,41 @@ def after_check(
     code = "recovered" if healthy else "check_failed"
     text = str(output.get("summary", ""))
     return instance.changed(Reason(code, text), now_ms, reported=status, check=dict(output))
+
+
+_WORST_FIRST: Final = (Status.DOWN, Status.DEGRADED, Status.STARTING, Status.UNKNOWN, Status.UP)
+
+
+def after_result(
+    instance: Instance, status: Status, result: Mapping[str, Any], text: str, now_ms: int
+) -> Instance:
+    """One of several checks found a status: {"name", "output", "checked_at"}.
+
+    The worst of their results is the status, except where the instance itself said that it wants
+    no requests. An output alone is no change, as with `after_check`.
+    """
+    if status not in _WORST_FIRST:
+        raise Invalid(f"a check finds {', '.join(sorted(_WORST_FIRST))}, not {status}")
+    name = str(result.get("name", ""))
+    before = (instance.check or {}).get("results", {})
+    results: dict[str, Any] = dict(before) if isinstance(before, Mapping) else {}
+    told = results.get(name)
+    if isinstance(told, Mapping) and told.get("status") == status:
+        return instance
+    results[name] = {**result, "status": str(status)}
+    if len(results) > CHECKS_MAX:
+        raise Invalid(f"there are results of {len(results)} checks; {CHECKS_MAX} are allowed")
+    check = {"results": results}
+    if instance.reported in (Status.DRAINING, Status.OUT_OF_SERVICE):
+        reason = Reason("updated", text or f"the check {name!r} found {status}")
+        return instance.changed(reason, now_ms, check=check)
+    found = {str(each.get("status")) for each in results.values()}
+    worst = next(each for each in _WORST_FIRST if each in found)
+    code = "updated"
+    if worst is not instance.reported:
+        code = "recovered" if worst is Status.UP else "check_failed"
+    reason = Reason(code, text or f"the check {name!r} found {status}")
+    return instance.changed(reason, now_ms, reported=worst, check=check)
 
 
 def after_override(instance: Instance, status: Status | None, text: str, now_ms: int) -> Instance:

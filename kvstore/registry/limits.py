@@ -5,16 +5,33 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = (
+    "ACK_SLICE_S",
+    "ACK_WAITS_MAX",
+    "ACK_WAIT_MAX_S",
     "ADDRESS_CHARS_MAX",
+    "BEATS_PER_TTL",
+    "CHANGE_ATTEMPTS",
+    "CHECKER_LEAVE_S",
+    "CHECKER_TTL_S",
+    "CHECKING_JITTER",
+    "CHECKING_RENEWALS",
+    "CHECKING_RETRY_S",
+    "CHECKING_SOON_S",
+    "CHECKING_TELLERS",
+    "CHECKING_TICK_S",
+    "CHECKS_MAX",
     "CHECK_OUTPUT_BYTES_MAX",
     "CLOCK_STEP_S",
     "DEFAULT_GRACE_S",
     "DEFAULT_TTL_S",
     "DURATION_MAX_S",
+    "EXPLAIN_EVENTS",
+    "EXPLAIN_LEASE_S",
     "GUARD_AT_LEAST",
     "GUARD_HOLD_MAX_S",
     "GUARD_PERCENT",
     "GUARD_WINDOW_S",
+    "HEARTBEAT_CHUNK",
     "HISTORY_SLICE_RECORDS",
     "INSTANCE_ID_CHARS_MAX",
     "KEEPER_BATCH_BYTES",
@@ -26,14 +43,22 @@ __all__ = (
     "LIVENESS_TURN_MAX",
     "METADATA_BYTES_MAX",
     "PORTS_MAX",
+    "READING_SLICE_INSTANCES",
     "REASON_CHARS_MAX",
     "REBUILD_RETRY_S",
     "REBUILD_SLICE_INSTANCES",
+    "RECENT_DELTAS",
     "REMOVAL_RETRY_S",
+    "RESUME_WAIT_S",
+    "SUBSCRIBER_EVENTS_MAX",
+    "SUBSCRIBER_ID_CHARS_MAX",
     "TAGS_MAX",
     "TAG_CHARS_MAX",
     "TEXT_CHARS_MAX",
     "VALUE_BYTES_MAX",
+    "WAKE_SLICE_SUBSCRIBERS",
+    "WATCH_PROGRESS_S",
+    "WATCH_TICK_S",
     "WEIGHT_MAX",
 )
 
@@ -50,6 +75,8 @@ PORTS_MAX: Final = 32
 METADATA_BYTES_MAX: Final = 16 * 1024
 """Names and values of the metadata together, as UTF-8."""
 REASON_CHARS_MAX: Final = 512
+CHECKS_MAX: Final = 16
+"""Of one instance."""
 CHECK_OUTPUT_BYTES_MAX: Final = 4 * 1024
 VALUE_BYTES_MAX: Final = 64 * 1024
 """An instance as it is stored."""
@@ -90,3 +117,52 @@ REBUILD_RETRY_S: Final = 0.05
 """Pause before the catalog is read anew when that could not be finished."""
 HISTORY_SLICE_RECORDS: Final = 1_000
 """Records of the journal that a question to it looks at between two turns."""
+
+CHANGE_ATTEMPTS: Final = 6
+"""How often a change is tried when somebody else changes the same instance meanwhile."""
+HEARTBEAT_CHUNK: Final = 5_000
+"""Leases renewed with one confirmation by the leader."""
+
+READING_SLICE_INSTANCES: Final = 250
+"""Instances that are read, or put into an answer, between two turns of the loop."""
+EXPLAIN_EVENTS: Final = 10
+"""What happened to an instance lately, as an explanation has it."""
+EXPLAIN_LEASE_S: Final = 1.0
+"""How long an explanation waits for the leader to say what is left of a lease."""
+
+RECENT_DELTAS: Final = 10_000
+"""Changes that a member remembers, for watchers that come back after a pause."""
+RESUME_WAIT_S: Final = 3.0
+"""How long a member that is behind a watcher waits until it has caught up."""
+SUBSCRIBER_EVENTS_MAX: Final = 2_000
+"""Events that wait for one subscriber; one that is slower gets a new snapshot instead."""
+SUBSCRIBER_ID_CHARS_MAX: Final = 128
+WAKE_SLICE_SUBSCRIBERS: Final = 200
+"""Subscribers that are woken in one turn of the loop (each then writes to its stream)."""
+WATCH_PROGRESS_S: Final = 10.0
+"""A stream on which nothing happens says that it lives, and how far it is."""
+WATCH_TICK_S: Final = 0.5
+"""How often quiet streams, and whether there is a leader, are looked at."""
+ACK_WAIT_MAX_S: Final = 60.0
+"""How long a change waits at most until subscribers have acknowledged it."""
+ACK_SLICE_S: Final = 0.5
+"""How much longer than the members themselves the one who asked them waits."""
+ACK_WAITS_MAX: Final = 256
+"""Changes for which a member waits at once; to more it gives no answer."""
+
+CHECKER_TTL_S: Final = 4
+"""A member that runs agentless checks is missed after this; others take over then. A third of an
+instance's TTL and this together should be less than that TTL, or it is DOWN for a moment."""
+CHECKER_LEAVE_S: Final = 1.0
+"""How long the end of a member waits until the others know that it checks no more."""
+BEATS_PER_TTL: Final = 3
+CHECKING_JITTER: Final = 0.1
+CHECKING_TICK_S: Final = 0.2
+"""How often a member looks what it has to check, and whose heartbeat is due."""
+CHECKING_RENEWALS: Final = 5_000
+"""Leases in one renewal."""
+CHECKING_TELLERS: Final = 32
+"""Instances of which results are written down at once."""
+CHECKING_RETRY_S: Final = 0.5
+CHECKING_SOON_S: Final = 0.5
+"""A new instance is checked for the first time within this."""

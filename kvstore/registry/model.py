@@ -16,6 +16,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from kvstore.checks.limits import CHECKS_MAX
+from kvstore.checks.spec import BadCheck, Check, check_of_json, distinct, validate
+from kvstore.checks.spec import to_json as check_to_json
 from kvstore.registry import limits
 from kvstore.registry.names import InstanceName, Invalid, check_label
 from kvstore.registry.times import milliseconds, rfc3339
@@ -143,6 +146,8 @@ class Instance:
     reason: Reason = REGISTERED
     check: Mapping[str, Any] | None = None
     """The last output of a health check."""
+    checks: tuple[Check, ...] = ()
+    """Run by the cluster, which then also sends the heartbeats."""
     extra: Mapping[str, Any] = field(default_factory=_empty)
     """Fields that this version does not know."""
 
@@ -208,6 +213,8 @@ def to_json(instance: Instance) -> dict[str, Any]:
         told["lease"] = f"{instance.lease:x}"
     if instance.check is not None:
         told["check"] = dict(instance.check)
+    if instance.checks:
+        told["checks"] = [check_to_json(each) for each in instance.checks]
     return told
 
 
@@ -286,6 +293,7 @@ class _Reader:
             changed_ms=self._take("changed_at", _time, 0),
             reason=self._take("reason", _reason, REGISTERED),
             check=self._optional("check", _object),
+            checks=self._take("checks", _checks, ()),
             extra=self._left,
         )
 
@@ -355,6 +363,10 @@ def _number_map(told: Any) -> dict[str, int]:
     return {name: _number(value) for name, value in _object(told).items()}
 
 
+def _checks(told: Any) -> tuple[Check, ...]:
+    return tuple(map(check_of_json, _of(list, told, "a list")))
+
+
 def _status(told: Any) -> Status:
     try:
         return Status(_text(told))
@@ -394,6 +406,13 @@ def check(instance: Instance) -> None:
     )
     if size > limits.METADATA_BYTES_MAX:
         raise Invalid(f"the metadata takes {size} bytes; {limits.METADATA_BYTES_MAX} are allowed")
+    if len(instance.checks) > CHECKS_MAX:
+        raise Invalid(f"there are {len(instance.checks)} checks; {CHECKS_MAX} are allowed")
+    try:
+        for each in distinct(instance.checks):
+            validate(each)
+    except BadCheck as error:
+        raise Invalid(str(error)) from None
     least = 1 if instance.lease else 0
     if not least <= instance.ttl_s <= limits.DURATION_MAX_S:
         raise Invalid(

@@ -4,6 +4,7 @@
 /kvstore/settings/<namespace>/<service>                  settings of a service, optional
 /kvstore/guards/<namespace>/<service>                    while a guard holds instances
 /kvstore/namespaces/<namespace>                          a namespace other than `default`
+/kvstore/checkers/<member id>                            a member that runs agentless checks
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple
 from kvstore.registry.limits import INSTANCE_ID_CHARS_MAX, LABEL_CHARS_MAX
 
 __all__ = (
+    "CHECKERS_PREFIX",
     "DEFAULT_NAMESPACE",
     "GUARDS_PREFIX",
     "NAMESPACES_PREFIX",
@@ -23,6 +25,8 @@ __all__ = (
     "Invalid",
     "ServiceName",
     "check_instance_id",
+    "checker_key",
+    "checker_of_key",
     "check_label",
     "guard_key",
     "instance_key",
@@ -39,6 +43,7 @@ SERVICES_PREFIX: Final = b"/kvstore/services/"
 SETTINGS_PREFIX: Final = b"/kvstore/settings/"
 GUARDS_PREFIX: Final = b"/kvstore/guards/"
 NAMESPACES_PREFIX: Final = b"/kvstore/namespaces/"
+CHECKERS_PREFIX: Final = b"/kvstore/checkers/"
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _INSTANCE_ID = re.compile(r"[A-Za-z0-9._:-]+")
@@ -164,6 +169,19 @@ def namespace_of_key(key: bytes) -> str:
     if len(parts) != 1:
         raise Invalid(f"the key {key!r:.200} is not that of a namespace")
     return check_label(parts[0], "namespace")
+
+
+def checker_key(member_id: int) -> bytes:
+    """The key by which a member says that it runs checks."""
+    return CHECKERS_PREFIX + f"{member_id:x}".encode()
+
+
+def checker_of_key(key: bytes) -> int:
+    """The member that says so. Raises Invalid."""
+    (text,) = _parts(key, CHECKERS_PREFIX) if key.count(b"/") == 3 else ("",)
+    if not re.fullmatch(r"[0-9a-f]{1,16}", text):
+        raise Invalid(f"the key {key!r:.200} is not that of a member")
+    return int(text, 16)
 
 
 def _parts(key: bytes, prefix: bytes) -> list[str]:

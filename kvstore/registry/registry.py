@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvstore.checks.reach import Network
 from kvstore.machine import Change
 from kvstore.registry.catalog import Catalog
+from kvstore.registry.checking import Checking
 from kvstore.registry.history import History
 from kvstore.registry.keeper import Keeper
+from kvstore.registry.service import RegistryService
 
 if TYPE_CHECKING:
     from kvstore.node.node import Node
@@ -19,19 +22,29 @@ __all__ = ("Registry",)
 class Registry:
     """Built on a started node, before the front doors open; the node's `Overlay`."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, check_networks: Sequence[Network] | None = None) -> None:
+        """`check_networks`: where agentless checks may connect to; None: none are run here."""
         self.node = node
         self.catalog = Catalog(node)
         self.history = History(node)
         self._keeper = Keeper(node, self.catalog)
+        self.service = RegistryService(node, self.catalog, self.history)
+        self.checking: Checking | None = None
+        if check_networks is not None:
+            self.checking = Checking(node, self.catalog, self.service, check_networks)
 
     def start(self) -> None:
         """Begins to follow the node: reads what there is, and takes up the leader's duty."""
         self.node.support(self)
         self.catalog.load()
+        if self.checking is not None:
+            self.checking.start()
 
     async def stop(self) -> None:
         """Ends the leader's duty; before the node stops. The catalog goes on answering."""
+        if self.checking is not None:
+            await self.checking.stop()
+        self.service.close()
         await self._keeper.stop()
 
     # ---- what the node tells and asks ------------------------------------------------------

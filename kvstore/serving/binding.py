@@ -1,4 +1,4 @@
-"""Binds the listening sockets of the HTTP side, with a sentence when one cannot be had."""
+"""Binds the sockets of HTTP and DNS, with a sentence when one cannot be had."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.urls import ListenUrl
 
-__all__ = ("bind_all", "socket_address")
+__all__ = ("bind_all", "bind_datagrams", "socket_address")
 
 
 def bind_all(urls: Sequence[ListenUrl], flag: str) -> list[socket.socket]:
@@ -34,6 +34,20 @@ def bind_all(urls: Sequence[ListenUrl], flag: str) -> list[socket.socket]:
         return sockets
 
 
+def bind_datagrams(
+    listeners: Sequence[socket.socket], url: ListenUrl, flag: str
+) -> list[socket.socket]:
+    """A UDP socket beside each of these of TCP, at the same address and port; all or none."""
+    with ExitStack() as opened:
+        sockets = []
+        for each in listeners:
+            host, port = each.getsockname()[:2]
+            bound = _bind(host, port, url, flag, socket.SOCK_DGRAM)
+            sockets.append(opened.enter_context(bound))
+        opened.pop_all()
+        return sockets
+
+
 def socket_address(bound: socket.socket) -> str:
     """Where a bound socket is, as people write it."""
     name = bound.getsockname()
@@ -43,11 +57,19 @@ def socket_address(bound: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _bind(host: str, port: int, url: ListenUrl, flag: str) -> socket.socket:
+def _bind(
+    host: str,
+    port: int,
+    url: ListenUrl,
+    flag: str,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound = socket.socket(family, kind)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:
+            # With UDP it would mean something else: several sockets at one port.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # [::] takes IPv4 as well, which is what people who write it mean.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvstore.checks.reach import Network, network
+from kvstore.checks.spec import BadCheck
 from kvstore.node.config import NodeConfig
+from kvstore.serving.dns import DnsConfig, build_dns_config
 from kvstore.serving.gates import GATE_FLAGS, GATES, parse_gates
 from kvstore.serving.logging import LEVELS, LogConfig, Rotation
 from kvstore.serving.settings import Settings, UsageError
@@ -50,6 +53,9 @@ class ServerConfig:
     """The client URLs serve HTTP/1 too, as etcd's do until they are told to split."""
     metrics_urls: tuple[ListenUrl, ...]
     grpc: GrpcConfig
+    dns: DnsConfig
+    check_networks: tuple[Network, ...] | None
+    """Where agentless checks may connect to; None: this member runs none."""
     log: LogConfig
     host_whitelist: tuple[str, ...]
     """Accepted Host names of HTTP requests; empty or `*` accepts all."""
@@ -83,6 +89,8 @@ def build_config(settings: Settings) -> ServerConfig:
         http_on_client_urls="listen-client-http-urls" not in settings.given,
         metrics_urls=metrics_urls,
         grpc=_grpc_config(settings),
+        dns=build_dns_config(settings),
+        check_networks=_check_networks(settings),
         log=_log_config(settings),
         host_whitelist=settings.list("host-whitelist"),
         cors=settings.list("cors"),
@@ -191,6 +199,18 @@ def _log_config(settings: Settings) -> LogConfig:
         outputs=outputs,
         rotation=rotation,
     )
+
+
+def _check_networks(settings: Settings) -> tuple[Network, ...] | None:
+    try:
+        networks = tuple(map(network, settings.list("check-allow-cidr")))
+    except BadCheck as problem:
+        raise UsageError(f"{settings.origin('check-allow-cidr')}: {problem}") from None
+    if not settings.flag("enable-agentless-checks"):
+        return None
+    if not networks:
+        raise UsageError("--enable-agentless-checks needs networks in --check-allow-cidr")
+    return networks
 
 
 def _rotation(text: str) -> Rotation:

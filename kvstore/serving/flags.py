@@ -417,6 +417,68 @@ _OBSERVING = (
     ),
 )
 
+_DNS = (
+    implemented(
+        "listen-dns",
+        LIST,
+        "",
+        "Where DNS is answered over UDP and TCP, as 127.0.0.1:8600; several are possible.",
+        ours=True,
+    ),
+    implemented(
+        "dns-zone",
+        TEXT,
+        "kv.local",
+        "The domain of our services: <service>.<namespace>.svc.<zone>.",
+        ours=True,
+    ),
+    implemented(
+        "dns-ttl",
+        DURATION,
+        "5s",
+        "How long an answer may be remembered at most, in whole seconds.",
+        ours=True,
+    ),
+    implemented(
+        "dns-consul-domain",
+        TEXT,
+        "consul",
+        "The domain for names in Consul's form: <service>.service.<domain>; empty: none.",
+        ours=True,
+    ),
+    implemented(
+        "dns-consul-datacenter",
+        TEXT,
+        "dc1",
+        "What names in Consul's form may have as their datacenter.",
+        ours=True,
+    ),
+    implemented(
+        "dns-prefer-zone",
+        TEXT,
+        "",
+        "The zone of this member and of those who ask it: instances there come first.",
+        ours=True,
+    ),
+)
+
+_CHECKS = (
+    implemented(
+        "enable-agentless-checks",
+        BOOL,
+        "false",
+        "Run the checks of instances that were registered with some (HTTP, TCP, gRPC).",
+        ours=True,
+    ),
+    implemented(
+        "check-allow-cidr",
+        LIST,
+        "127.0.0.0/8,::1/128",
+        "Networks that these checks may connect to.",
+        ours=True,
+    ),
+)
+
 _SAFETY = (
     implemented(
         "corrupt-check-time",
@@ -463,6 +525,8 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = MappingProxyType(
         "Cluster and history": _CLUSTERING,
         "Security": _SECURITY,
         "Logs and measurements": _OBSERVING,
+        "DNS": _DNS,
+        "Checks that the cluster runs": _CHECKS,
         "Safety and the process": _SAFETY,
         "Feature gates in older spelling": gate_flag_table(),
     }

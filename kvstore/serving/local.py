@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from kvstore.serving.logview import NODE_COLOURS, Palette, render_line
@@ -28,7 +29,9 @@ MAX_LINE_BYTES = 256 * 1024
 """Longer log lines are cut."""
 
 
-def serve_command(member: MemberPorts, layout: Layout, directory: Path) -> list[str]:
+def serve_command(
+    member: MemberPorts, layout: Layout, directory: Path, *, dns: bool = False
+) -> list[str]:
     """The command line of one member."""
     cluster = ",".join(f"{each.name}=http://127.0.0.1:{each.peer}" for each in layout.members)
     return [
@@ -46,6 +49,7 @@ def serve_command(member: MemberPorts, layout: Layout, directory: Path) -> list[
         f"--initial-cluster={cluster}",
         f"--initial-cluster-token=local-{layout.members[0].peer}",
         "--stop-on-stdin-eof",
+        *([f"--listen-dns=127.0.0.1:{member.dns}"] if dns else []),
     ]
 
 
@@ -69,14 +73,16 @@ class LocalCluster:
         write: Callable[[str], None],
         colour: bool,
         once: bool = False,
-        command: Callable[[MemberPorts, Layout, Path], Sequence[str]] = serve_command,
+        dns: bool = False,
+        command: Callable[[MemberPorts, Layout, Path], Sequence[str]] | None = None,
     ) -> None:
         self._layout = layout
         self._directory = directory
         self._write = write
         self._palette = Palette(colour)
         self._once = once
-        self._command = command
+        self._dns = dns
+        self._command = partial(serve_command, dns=dns) if command is None else command
         self._members: list[_Member] = []
         self._asked = asyncio.Event()
         self._stopping = False
@@ -164,15 +170,19 @@ class LocalCluster:
         ):
             return
         endpoints = ",".join(f"127.0.0.1:{ports.client}" for ports in self._layout.members)
-        health = self._layout.members[0].http
+        first = self._layout.members[0]
+        dns = (f"  dns        127.0.0.1:{first.dns}  (zone kv.local)",) if self._dns else ()
         for line in (
             "",
             f"{len(self._members)} members are ready; data in {self._directory}",
             f"  endpoints  {endpoints}",
+            *dns,
             "Try (etcd's own etcdctl does as well):",
             f"  kvstore --endpoints={endpoints} put greeting hello",
             f"  kvstore --endpoints={endpoints} get greeting",
-            f"  curl http://127.0.0.1:{health}/health",
+            f"  kvstore --endpoints={endpoints} service register hello --port 80",
+            f"  kvstore --endpoints={endpoints} service top",
+            f"  curl http://127.0.0.1:{first.http}/health",
             "Ctrl-C stops them all.",
             "",
         ):

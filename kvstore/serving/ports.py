@@ -41,6 +41,11 @@ class MemberPorts:
     http: int
 
     @property
+    def dns(self) -> int:
+        """Where it answers DNS, if it does."""
+        return self.http + 1
+
+    @property
     def all(self) -> tuple[int, int, int]:
         return (self.client, self.peer, self.http)
 

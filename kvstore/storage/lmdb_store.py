@@ -98,6 +98,8 @@ class LmdbStore:
         except lmdb.Error as error:
             self._fail("opening", error)
         self._page_bytes: int = self._env.stat()["psize"]
+        self._size_bytes = 0
+        """As of the last commit, for every put asks; 0: look again."""
         self._refuse_short()
         try:
             self._tables = self._open_tables(tables, read_only)
@@ -198,7 +200,9 @@ class LmdbStore:
         return self._long_thread
 
     def size_bytes(self) -> int:
-        return (int(self._env.info()["last_pgno"]) + 1) * self._page_bytes
+        if not self._size_bytes:
+            self._size_bytes = (int(self._env.info()["last_pgno"]) + 1) * self._page_bytes
+        return self._size_bytes
 
     def size_in_use_bytes(self) -> int:
         pages = _META_PAGES + _pages(self._env.stat())
@@ -310,6 +314,7 @@ class LmdbStore:
 
     def _write_ended(self) -> None:
         self._writing = False
+        self._size_bytes = 0
 
     def _fail(self, action: str, error: lmdb.Error) -> NoReturn:
         raise self._meaning(action, error) from error

@@ -162,6 +162,10 @@ class WatchHub:
         """Open watchers of all streams."""
         return self._watchers
 
+    def watchers_of(self, key: bytes) -> int:
+        """Watchers that hear of changes of a key as they happen."""
+        return sum(len(interest.watchers) for interest in self._live.interests_in(key))
+
     @property
     def slow_watchers(self) -> int:
         """Watchers that are not live."""

@@ -50,6 +50,7 @@ MESSAGES: tuple[messages.Message, ...] = (
     messages.VoteReply(_PEER, _OWN, 4, True),
     messages.Append(_PEER, _OWN, 4, 4, 2, 4, _ENTRIES),
     messages.AppendReply(_PEER, _OWN, 4, 6, True, 3, 2),
+    messages.CommitNotice(_PEER, _OWN, 4, 3),
     messages.Heartbeat(_PEER, _OWN, 4, 3, 17),
     messages.HeartbeatReply(_PEER, _OWN, 4, 17, 3),
     messages.InstallSnapshot(_PEER, _OWN, 4, _META),

@@ -4,7 +4,7 @@
 |---|---|
 | the member's own disk | `on_disk`, `command_line` (`kvstore check`) |
 | other members | `between_members` |
-| clients | `grpc_methods`, `front_doors`, `whole_member` |
+| clients | `grpc_methods`, `front_doors`, `dns_door`, `whole_member` |
 | operators | `operators`, `command_line` |
 | servers, as our client sees them | `client_side` |
 """
@@ -15,6 +15,7 @@ from tests.fuzz import (
     between_members,
     client_side,
     command_line,
+    dns_door,
     front_doors,
     grpc_methods,
     on_disk,
@@ -31,6 +32,7 @@ TARGETS: tuple[Target, ...] = (
     *grpc_methods.TARGETS,
     *whole_member.TARGETS,
     *front_doors.TARGETS,
+    *dns_door.TARGETS,
     *operators.TARGETS,
     *command_line.TARGETS,
     *client_side.TARGETS,

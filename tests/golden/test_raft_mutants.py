@@ -260,7 +260,8 @@ def counts_acknowledgements_of_any_term() -> Patches:
     original = core._answer_lower_term
 
     def answer(state: State, message: Message) -> None:
-        if isinstance(message, messages.AppendReply):
+        leads = state.role is Role.LEADER and message.sender in state.progress
+        if leads and isinstance(message, messages.AppendReply):
             replication.handle_append_reply(state, message)
         else:
             original(state, message)

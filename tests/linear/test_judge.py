@@ -70,6 +70,12 @@ def test_without_a_log_the_search_settles_what_is_unknown() -> None:
     assert "by search: illegal" in str(judge([*unheard, stale]))
 
 
+def test_a_refused_write_that_took_effect() -> None:
+    refused = replace(history()[0], outcome=Outcome.REFUSED, error="no leader", response=None)
+    judge([replace(refused, outcome=Outcome.UNKNOWN, ret=None), history()[1]], [], LOG).demand()
+    assert not judge([refused, history()[1]], [], LOG).legal
+
+
 @pytest.mark.parametrize(
     ("log", "words"),
     [

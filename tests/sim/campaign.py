@@ -6,22 +6,21 @@ have done enough, and the canary must have been caught.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from typing import Final
 
+from kvstore import faults
 from tests.sim.counts import record
 from tests.sim.params import CRASH_KINDS, FAULT_KINDS
-from tests.sim.run import Outcome, run_seed
+from tests.sim.pool import Job, run_jobs
+from tests.sim.run import Outcome
 
 __all__ = ("Campaign", "campaign")
 
 _LEAST: Final = {"long": 20, "short": 8}
 """A seed with fewer successful operations is void."""
-_WORKERS: Final = 2
 _DISK_KINDS: Final = (
     "disk: kill",
     "disk: bit flipped",
@@ -52,12 +51,15 @@ _NETWORK_KINDS: Final = (
     "MemberAdd",
     "MemberRemove",
 )
+_ARMED: Final = ("crash at operation", "crash at point")
+"""Decisions that only prepare something; what comes of it has names of its own."""
 _SHORT_KINDS: Final = (
-    *(kind for kind in CRASH_KINDS if kind != "crash at operation"),
+    *(kind for kind in CRASH_KINDS if kind not in _ARMED),
     "crash at write",
     "crash at sync",
     "crash at create",
     "crash at store commit",
+    "died at a point",
 )
 
 
@@ -91,14 +93,24 @@ class Campaign:
         """Kinds of faults that never fired."""
         expected = _SHORT_KINDS
         if self.profile == "long":
-            planned = tuple(kind for kind in FAULT_KINDS if kind != "crash at operation")
-            expected = (*planned, *_DISK_KINDS, *_NETWORK_KINDS, *_SHORT_KINDS)
-        faults = self.faults
-        return sorted({kind for kind in expected if not faults[kind]})
+            planned = tuple(kind for kind in FAULT_KINDS if kind not in _ARMED)
+            chosen = tuple(f"choice {name}" for name in faults.CHOICES)
+            expected = (*planned, *chosen, *_DISK_KINDS, *_NETWORK_KINDS, *_SHORT_KINDS)
+        fired = self.faults
+        return sorted({kind for kind in expected if not fired[kind]})
+
+    def __str__(self) -> str:
+        return (
+            f"{self.profile}: {len(self.outcomes)} seeds, {len(self.failed)} violations, "
+            f"{len(self.void)} void, {sum(each.live for each in self.outcomes)} live"
+        )
 
     def count(self) -> None:
         """Adds this campaign's numbers to the report's."""
-        faults = self.faults
+        fired = self.faults
+        points: Counter[str] = Counter()
+        for outcome in self.outcomes:
+            points.update(outcome.points)
         numbers = {
             "seeds": len(self.outcomes),
             "violations": len(self.failed),
@@ -110,23 +122,17 @@ class Campaign:
             "watch_events": sum(each.watch_events for each in self.outcomes),
             "events": sum(each.events for each in self.outcomes),
             "live": sum(each.live for each in self.outcomes),
-            "histories_judged": faults["history judged"],
+            "histories_judged": fired["history judged"],
             "seconds": round(sum(each.wall_s for each in self.outcomes), 1),
         }
         record(f"sim-{self.profile}", **numbers)
-        record(f"sim-{self.profile}-faults", **faults)
+        record(f"faults.{self.profile}", **fired)
+        record(f"points.{self.profile}", **points)
 
 
 def campaign(profile: str, seeds: Iterable[int]) -> Campaign:
     """Runs these seeds, each in one of a few processes that know nothing of each other."""
     result = Campaign(profile)
-    with get_context("spawn").Pool(_WORKERS) as pool:
-        jobs = [(seed, profile) for seed in seeds]
-        result.outcomes += pool.imap_unordered(_one, jobs, chunksize=1)
+    result.outcomes += (outcome for _, outcome in run_jobs(Job(seed, profile) for seed in seeds))
     result.outcomes.sort(key=lambda each: each.seed)
     return result
-
-
-def _one(job: tuple[int, str]) -> Outcome:
-    logging.getLogger().addHandler(logging.NullHandler())
-    return run_seed(*job)

@@ -3,9 +3,6 @@
 A decision says when and what; whom it hits it decides by a stream of its own when its time comes.
 So one can be left out (`shrink`) and the others still mean the same. `fired` in the world counts
 what really happened, not what was planned.
-
-Damage keeps to an atlas: it hits only a member whose every entry a quorum of undamaged members
-has on disk, and only in ways that checksums can tell. Seeds beyond the atlas do not.
 """
 
 from __future__ import annotations
@@ -13,26 +10,29 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
+from kvstore.faults import POINTS
 from kvstore.pb import rpc_pb2
 from kvstore.storage.errors import CopyStopped, StorageError
-from kvstore.storage.limits import SECTOR_BYTES
 from raft.types import Role
-from tests.sim.cluster import Cluster
+from tests.sim.cluster import Cluster, url_of
 from tests.sim.disk import CrashPolicy
 from tests.sim.frontdoor import FrontDoor
 from tests.sim.operator import Operator
 from tests.sim.params import Params
+from tests.sim.points import Points
 from tests.sim.prng import Prng
 from tests.sim.process import Process
+from tests.sim.rot import Rot
 from tests.sim.world import MS, SECOND
 
 __all__ = ("Decision", "Faults", "plan")
 
 _POLICIES: Final = tuple(CrashPolicy)
 _MAINTENANCE: Final = "/etcdserverpb.Maintenance/"
+_MEMBER_ADD: Final = "/etcdserverpb.Cluster/MemberAdd"
+_MEMBERS_MAX: Final = 8
 _SUPERVISED_NS: Final = 20 * MS
 _ROT_TRIES: Final = 30
 
@@ -67,21 +67,25 @@ class Faults:
         cluster: Cluster,
         door: FrontDoor,
         operator: Operator,
+        points: Points,
         decisions: list[Decision],
         skipped: Container[int] = (),
     ) -> None:
         self.cluster = cluster
         self.door = door
         self.operator = operator
+        self.points = points
         self.over = False
         self._world = cluster.world
         self._network = cluster.network
         self._supervisor = self._world.prng.fork("supervisor")
         self._up_at: dict[str, int] = {}
         """When a machine that is down is started again."""
+        self._gone: dict[str, None] = {}
+        """Machines whose member is one no more."""
         self._undo: dict[int, Callable[[], None]] = {}
         self._undone = 0
-        self._rotten: dict[str, None] = {}
+        self._decay = Rot(cluster)
         for decision in decisions:
             if decision.number not in skipped:
                 self._world.at(decision.at_ns, self._carry_out, decision)
@@ -115,6 +119,8 @@ class Faults:
         self.over = True
         for number in list(self._undo):
             self._take_back(number)
+        self.operator.before_promotion = None
+        self.points.end()
         self._network.calm = True
         self.door.loss_rate = 0
         for process in self.cluster.processes.values():
@@ -135,7 +141,7 @@ class Faults:
             if process.alive or process.spoilt or (joins and not process.begun):
                 self._up_at.pop(process.name, None)
                 continue
-            if process.removed and process.member_id not in self.cluster.members():
+            if self._is_gone(process):
                 continue
             due_ns = self._up_at.get(process.name)
             if due_ns is None:
@@ -145,6 +151,14 @@ class Faults:
                 del self._up_at[process.name]
                 process.launch()
         self._world.after(_SUPERVISED_NS, self._supervise)
+
+    def _is_gone(self, process: Process) -> bool:
+        """Whether it has noticed that its member was removed, which is for ever."""
+        if process.removed and process.name not in self._gone:
+            members = self.cluster.members()
+            if members and process.member_id not in members:
+                self._gone[process.name] = None
+        return process.name in self._gone
 
     def _stay_down(self, process: Process, duration_ns: int) -> None:
         self._up_at[process.name] = self._world.now_ns + duration_ns
@@ -184,6 +198,15 @@ class Faults:
         if again:
             # And once more while it recovers.
             victim.crash_at_start(chance.below(25), after=chance.chance(1, 2), policy=policy)
+        return True
+
+    def _crash_at_point(self, chance: Prng) -> bool:
+        """When it next passes a named point of the program, one that is passed in this seed."""
+        victim = self._victim(chance)
+        names = [name for name in POINTS if self.points.passed[name]]
+        if victim is None or not names:
+            return False
+        victim.crash_point = (chance.pick(names), chance.between(1, 3))
         return True
 
     def _restart(self, chance: Prng) -> bool:
@@ -241,6 +264,8 @@ class Faults:
     # ---- the network -----------------------------------------------------------------------
 
     def _cut(self, pairs: list[tuple[str, str]], chance: Prng) -> None:
+        if self.over:
+            return
         for source, target in pairs:
             self._network.cut(source, target)
 
@@ -367,15 +392,14 @@ class Faults:
 
     def _rot(self, chance: Prng, tries: int = _ROT_TRIES) -> bool:
         """Damage at rest, as soon as the atlas allows it."""
-        victims = [p for p in self.cluster.processes.values() if p.begun and self._may_rot(p)]
+        victims = self._decay.victims()
         if not victims:
             if tries and not self.over:
                 self._world.after(200 * MS, self._rot_later, chance, tries - 1)
             return False
         victim = chance.pick(victims)
-        damaged = self._damage(victim, chance)
+        damaged = self._decay.damage(victim, chance)
         if damaged:
-            self._rotten[victim.name] = None
             self._world.log(f"{victim.name} rots: {damaged}")
             # It is noticed when it is read: soon after, or much later.
             if chance.chance(2, 3):
@@ -386,78 +410,13 @@ class Faults:
         if not self.over and self._rot(chance, tries):
             self._world.fire("rot")
 
-    def _may_rot(self, victim: Process) -> bool:
-        """Whether everything that this member has is on the disks of a clean quorum besides."""
-        if victim.spoilt:
-            return False
-        if not self.cluster.params.within_atlas:
-            return True
-        machines = {m.id: self.cluster.of_member(m.id) for m in self.cluster.members().values()}
-        own = machines.get(victim.member_id)
-        voters = [m.id for m in self.cluster.members().values() if not m.is_learner]
-        if own is not victim or victim.running is None or not victim.alive:
-            return False
-        last = victim.core.raft.last_index
-        clean = 0
-        for member_id in voters:
-            process = machines[member_id]
-            if process is None or process is victim or process.name in self._rotten:
-                continue
-            if not process.alive or process.running is None or process.spoilt:
-                continue
-            clean += process.core.raft.stable_index >= last
-        pending = victim.core.raft.conf.voters
-        return clean >= len(voters) // 2 + 1 and clean >= len(pending) // 2 + 1
-
-    def _damage(self, victim: Process, chance: Prng) -> str:
-        """Spoils some file of a member; what it did, empty if there was nothing to spoil."""
-        disk = victim.disk
-        files = {name: [] for name in ("wal", "snap", "store")}  # type: dict[str, list[Path]]
-        for path, inode in disk.names.paths():
-            if "/wal/" in path and inode.medium_size:
-                files["wal"].append(Path(path))
-            elif path.endswith(".kvs") and inode.medium_size:
-                files["snap"].append(Path(path))
-            elif path.endswith("store.mdb") and inode.image is not None:
-                files["store"].append(Path(path))
-        what = chance.weighted([(4, "wal"), (2, "snap"), (2, "store")])
-        if not files[what]:
-            return ""
-        if what == "store":
-            inode = disk.names.find(files["store"][0])
-            assert inode is not None
-            inode.image_damaged = True
-            disk.fired["store page flipped"] += 1
-            disk.durable_changes += 1
-            return "the store"
-        segments = sorted(files[what])
-        path = chance.pick(segments)
-        content = disk.content(path).rstrip(b"\0")
-        if not content:
-            return ""
-        if what == "snap" or path == segments[-1] or chance.chance(1, 2):
-            # In the last segment only a flipped bit is sure to be told from a torn write.
-            return f"{path} flipped" if disk.flip_bit(path, chance.below(8 * len(content))) else ""
-        sector = chance.below(len(content) // SECTOR_BYTES + 1)
-        other = chance.below(len(content) // SECTOR_BYTES + 1)
-        kind = chance.pick(("zero", "stale", "misdirect"))
-        if kind == "zero":
-            done = disk.zero_sector(path, sector)
-        elif kind == "stale":
-            done = disk.stale_sector(path, sector)
-        else:
-            done = disk.misdirect(path, sector, path, other)
-        return f"{path} {kind}" if done else ""
-
     # ---- disturbances ----------------------------------------------------------------------
 
     def _transfer_leader(self, chance: Prng) -> bool:
         leader = self.cluster.leader()
         if leader is None or not leader.serving:
             return False
-        target = chance.pick(leader.core.raft.conf.voters or (0,))
-        request = rpc_pb2.MoveLeaderRequest(targetID=target)
-        self._ask(leader, "MoveLeader", request.SerializeToString())
+        self._move_leader(leader, chance.pick(leader.core.raft.conf.voters or (0,)))
         return True
 
     def _campaign(self, chance: Prng) -> bool:
@@ -479,7 +438,7 @@ class Faults:
         victim = self._victim(chance)
         if victim is None or not victim.serving:
             return False
-        self._ask(victim, "Defragment", b"")
+        self._ask(victim, _MAINTENANCE + "Defragment", b"")
         return True
 
     def _snapshot(self, chance: Prng) -> bool:
@@ -501,11 +460,77 @@ class Faults:
     def _membership(self, chance: Prng) -> bool:
         return self.operator.churn()
 
+    def _old_words(self, chance: Prng) -> bool:
+        """What a follower says is held up until its leader has lost and regained its office; from
+        then on the follower does not hear that leader for a while."""
+        leader = self.cluster.leader()
+        if leader is None:
+            return False
+        voters = [self.cluster.of_member(voter) for voter in leader.core.raft.conf.voters]
+        others = [p for p in voters if p is not None and p is not leader and p.serving]
+        if len(others) < 2 or not leader.serving:
+            return False
+        follower, deputy = chance.shuffled(others)[:2]
+        says, hears = (follower.name, leader.name), (leader.name, follower.name)
+        self._network.clog(*says)
+        at_ns = chance.between(100, 500) * MS
+        for process, target in ((leader, deputy), (deputy, leader)):
+            self._world.after(at_ns, self._move_leader, process, target.member_id)
+            at_ns += chance.between(100, 400) * MS
+        self._for_a_while(at_ns, lambda: self._network.unclog(*says))
+        self._world.after(at_ns // 2, self._cut, [hears], chance)
+        return True
+
+    def _move_leader(self, process: Process, target: int) -> None:
+        if process.serving and not self.over:
+            request = rpc_pb2.MoveLeaderRequest(targetID=target)
+            self._ask(process, _MAINTENANCE + "MoveLeader", request.SerializeToString())
+
+    def _two_changes(self, chance: Prng) -> bool:
+        """Two operators who do not know of each other add a member at the same moment."""
+        serving = [p for p in self.cluster.live() if p.serving]
+        if not serving or len(self.cluster.members()) + 2 > _MEMBERS_MAX:
+            return False
+        for _ in range(2):
+            request = rpc_pb2.MemberAddRequest(
+                peerURLs=[url_of(self.cluster.new_name())], isLearner=chance.chance(1, 2)
+            )
+            self._ask(chance.pick(serving), _MEMBER_ADD, request.SerializeToString())
+        return True
+
+    def _lost_promotion(self, chance: Prng) -> bool:
+        """The next learner that is made a voter does not hear of it, and the leader dies."""
+        self.operator.before_promotion = lambda learner: self._forsake(learner, chance)
+        self.operator.churn()
+        return True
+
+    def _forsake(self, learner: Process, chance: Prng) -> None:
+        self._world.fire("learner forsaken")
+        self._world.log(f"{learner.name} will not hear that it is a voter")
+        pairs = [(learner.name, other) for other in self._others(learner)]
+        pairs += [(other, learner.name) for other in self._others(learner)]
+        for source, target in pairs:
+            self._network.cut(source, target)
+        leader_ends_ns = chance.between(50, 500) * MS
+
+        def undo() -> None:
+            for source, target in pairs:
+                self._network.mend(source, target)
+
+        self._world.after(leader_ends_ns, self._lose_leader, chance.between(1, 4) * SECOND)
+        self._for_a_while(leader_ends_ns + chance.between(0, 200) * MS, undo)
+
+    def _lose_leader(self, duration_ns: int) -> None:
+        leader = self.cluster.leader()
+        if leader is not None and not self.over:
+            leader.kill()
+            self._stay_down(leader, duration_ns)
+
     def _ask(self, process: Process, method: str, payload: bytes) -> None:
         def told(answer: Any) -> None:
             self._world.log(f"operator {method} at {process.name}: {answer.text}")
 
-        self.door.call(process, _MAINTENANCE + method, payload, 10 * SECOND, told)
+        self.door.call(process, method, payload, 10 * SECOND, told)
 
 
 def _duration(chance: Prng) -> int:

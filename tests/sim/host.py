@@ -93,12 +93,15 @@ class SimWorker:
         before_ns = disk.spent_ns
         value: Any = None
         error: BaseException | None = None
+        process.world.acting = process
         try:
             value = job()
         except ProcessDied:
             return
         except BaseException as raised:  # reported, as a thread does
             error = raised
+        finally:
+            process.world.acting = None
         if process.incarnation != self._incarnation or not process.alive:
             return
         took_ns = self._chance.between(*_HANDOVER_NS)

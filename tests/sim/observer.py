@@ -67,6 +67,9 @@ class Invariant:
     def sent(self, p: Process, message: Message) -> None:
         """T: a Raft message leaves a process."""
 
+    def received(self, p: Process, message: Message) -> None:
+        """T: a Raft message has reached a process, which looks at it in its next turn."""
+
     def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
         """A: a batch of entries was committed to the store of a process."""
 

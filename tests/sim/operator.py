@@ -7,6 +7,7 @@ request whose outcome stayed unknown is no trouble: the next look shows what bec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from kvstore.pb import rpc_pb2
@@ -34,6 +35,8 @@ class Operator:
         """How many voters there should be."""
         self.to_replace: dict[int, None] = {}
         """Members that are to leave although nothing is wrong with them."""
+        self.before_promotion: Callable[[Process], None] | None = None
+        """Called once, with the learner that is to become a voter."""
         self._clients = clients
         self._chance = cluster.world.prng.fork("operator")
         run_script(cluster.world, clients.door, self._work())
@@ -92,7 +95,11 @@ class Operator:
             if process.spoilt or (process.removed and process.member_id != member.id):
                 return self._remove(member.id, f"removes the lost {member.id:x}")
         for learner in learners:
-            if self._machine_of(learner.peer_urls[0]).serving:
+            process = self._machine_of(learner.peer_urls[0])
+            if process.serving:
+                before, self.before_promotion = self.before_promotion, None
+                if before is not None:
+                    before(process)
                 promote = rpc_pb2.MemberPromoteRequest(ID=learner.id)
                 return "MemberPromote", promote, f"promotes {learner.id:x}"
             return None

@@ -22,7 +22,7 @@ __all__ = ("FAULT_KINDS", "PROFILES", "Params", "draw", "overridden")
 PROFILES: Final = {"long": 20_000, "short": 2_000, "canary": 2_000}
 """Ticks of the safety phase by profile."""
 
-CRASH_KINDS: Final = ("kill", "power loss", "crash at operation", "restart")
+CRASH_KINDS: Final = ("kill", "power loss", "crash at operation", "crash at point", "restart")
 FAULT_KINDS: Final = {
     # What happens, and how often at most in 1,000 ticks (10 s).
     "kill": 1.5,
@@ -50,9 +50,21 @@ FAULT_KINDS: Final = {
     "defragment": 0.5,
     "snapshot": 0.6,
     "membership": 0.8,
+    "two changes": 0.4,
+    "lost promotion": 0.4,
+    "crash at point": 1.0,
+    "old words": 0.4,
 }
 _CALM: Final = ("transfer leader", "campaign", "defragment", "snapshot", "membership", "wall clock")
 """Not faults, but disturbances."""
+
+_CHOICES: Final[dict[str, tuple[int, ...]]] = {
+    "apply.wait": (20, 100),
+    "apply.one_entry": (1_000, 10_000),
+    "sweep.one_revision": (1_000, 10_000),
+    "snapshot.now": (500, 5_000),
+}
+"""How often the program takes its rare ways, per 10,000 questions, in seeds where it does."""
 
 _RARE: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
     ("kvstore.node.snapshots.SNAPSHOT_CHECK_S", (0.1, 0.3)),
@@ -104,6 +116,8 @@ class Params:
     hash_check_s: float = 60.0
     bounds: dict[str, Any] = field(default_factory=dict)
     """Bounds of the product that this seed sets otherwise: dotted name → value."""
+    choices: dict[str, int] = field(default_factory=dict)
+    """How often the program takes which rare way, per 10,000 questions."""
     # Faults: how often in 1,000 ticks.
     rates: dict[str, float] = field(default_factory=dict)
     clock_rates_percent: tuple[int, ...] = (100,)
@@ -161,6 +175,7 @@ def draw(seed: int, profile: str = "long") -> Params:
     _members(params, root.fork("members"))
     _clients(params, root.fork("clients"))
     _faults(params, root.fork("faults"))
+    _choices(params, root.fork("choices"))
     return params
 
 
@@ -222,6 +237,12 @@ def _clients(params: Params, chance: Prng) -> None:
         params.quiet_think_ns = params.clients * 250 * MS
         params.quiet_percent = 40
     params.stop_traffic_early = chance.chance(1, 4)
+
+
+def _choices(params: Params, chance: Prng) -> None:
+    for name, rates in _CHOICES.items():
+        if chance.chance(1, 3):
+            params.choices[name] = chance.pick(rates)
 
 
 def _faults(params: Params, chance: Prng) -> None:

@@ -27,6 +27,7 @@ from kvstore.node.lifecycle import Running
 from kvstore.node.member import MemberCore
 from kvstore.node.node import Node
 from kvstore.node.recovery import Start
+from kvstore.registry.registry import Registry
 from kvstore.storage.errors import DiskFailed, StorageError
 from kvstore.storage.wal import Wal
 from kvstore.watch.hub import WatchHub
@@ -69,6 +70,7 @@ class Process:
         """True while clients are let in."""
         self.member_id = 0
         self.node: Node | None = None
+        self.registry: Registry | None = None
         self.table: MethodTable | None = None
         self.loop: SimLoop
         self.ended_with = ""
@@ -82,6 +84,10 @@ class Process:
         self.guests: dict[int, Callable[[], None]] = {}
         """Clients that are connected now: whom to tell when the process is gone."""
         self.iteration_ns = world.params.iteration_ns
+        self.drag_ns = 0
+        """How much longer the present turn takes."""
+        self.crash_point = ("", 0)
+        """The named point of the program at which the process dies, and at which passage."""
         self._tickets = 0
         self._crash_at_start: tuple[int, bool, CrashPolicy | None] | None = None
         self._network = network
@@ -174,7 +180,9 @@ class Process:
         except (StartupError, StorageError) as error:
             self._refused(error)
             return
-        self.table = build_api(node).table
+        self.registry = Registry(node)
+        self.registry.start()
+        self.table = build_api(node, self.registry.service).table
         self.serving = True
         self.world.log(f"{self.name} serves")
         reason = await node.wait_stopped()
@@ -233,6 +241,9 @@ class Process:
     async def _stop(self, node: Node) -> None:
         """A stop that fails ends the process all the same, with another exit code."""
         try:
+            registry, self.registry = self.registry, None
+            if registry is not None:
+                await registry.stop()
             await node.stop()
         except StorageError as error:
             self._ended_by_itself(StopKind.DISK, str(error))
@@ -289,6 +300,7 @@ class Process:
 
     def spare(self) -> None:
         """No crash is planned for this machine any more."""
+        self.crash_point = ("", 0)
         self.disk.on_operation = self.disk.after_operation = None
         self._crash_at_start = None
 
@@ -302,6 +314,7 @@ class Process:
         if not self.alive:
             return
         self.alive = self.paused = self.serving = False
+        self.crash_point = ("", 0)
         self.disk.on_operation = self.disk.after_operation = None
         assert self._session is not None
         self._session.end()
@@ -322,6 +335,7 @@ class Process:
             cut_off()
         self.world.show("stopped", self, why)
         self.node = None
+        self.registry = None
         self.table = None
 
     def _refused(self, error: Exception) -> None:
@@ -414,11 +428,14 @@ class Process:
         self._armed_ns = _NEVER
         if self.paused or not self.alive:
             return
+        self.drag_ns = 0
+        world.acting = self
         did = self.loop.run_once()
+        world.acting = None
         if not self.alive:
             return
         if did:
-            self._busy_until_ns = world.now_ns + self.iteration_ns
+            self._busy_until_ns = world.now_ns + self.iteration_ns + self.drag_ns
             running = self.running
             if running is not None:
                 world.show("stepped", self)

@@ -31,6 +31,7 @@ from tests.sim.judging import judge
 from tests.sim.observer import Invariant, Violated
 from tests.sim.operator import Operator
 from tests.sim.params import PROFILES, Params, draw, overridden
+from tests.sim.points import Points
 from tests.sim.watchers import Watcher
 from tests.sim.world import TICK, World
 
@@ -50,22 +51,28 @@ class Outcome:
 
     seed: int
     profile: str
-    ok: bool
     violation: Violated | None
-    ticks: int
+    ticks: int = 0
     """How far the seed got, in ticks of true time."""
-    operations: int
-    succeeded: int
-    events: int
-    watch_events: int
-    faults: Counter[str]
-    trace_sha256: str
-    wall_s: float
+    operations: int = 0
+    succeeded: int = 0
+    events: int = 0
+    watch_events: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    """How often each fault point of the program was passed."""
+    trace_sha256: str = ""
+    wall_s: float = 0.0
     live: bool = False
     """Whether liveness could be demanded, and was shown."""
     nodes: int = 0
     decisions: int = 0
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise was kept."""
+        return self.violation is None
 
     @property
     def replay(self) -> str:
@@ -109,7 +116,10 @@ class Seed:
         ]
         self.operator = Operator(self.cluster, self.clients)
         self.decisions = plan(params)
-        self.faults = Faults(self.cluster, self.door, self.operator, self.decisions, skipped)
+        self.points = Points(self.world)
+        self.faults = Faults(
+            self.cluster, self.door, self.operator, self.points, self.decisions, skipped
+        )
         self.live = False
 
     @property
@@ -167,7 +177,8 @@ def run_seed(
         with overridden(params), broken, Complaints() as complaints:
             made = Seed(params, skipped=skipped, keep_log=keep_log, invariants=invariants)
             complaints.world = made.world
-            made.run(until_tick)
+            with made.points:
+                made.run(until_tick)
             complaints.world = None
             made.cluster.bury()
             gc.collect(1)
@@ -185,7 +196,6 @@ def _outcome(made: Seed, wall_s: float) -> Outcome:
     return Outcome(
         made.params.seed,
         made.params.profile,
-        world.violation is None,
         world.violation,
         world.tick,
         len(made.history),
@@ -193,6 +203,7 @@ def _outcome(made: Seed, wall_s: float) -> Outcome:
         world.events,
         sum(len(response.events) for record in made.watches for response in record.responses),
         faults,
+        made.points.passed,
         world.trace_sha256(),
         wall_s,
         made.live,

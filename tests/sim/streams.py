@@ -32,7 +32,8 @@ from raft.messages import InstallSnapshot
 from tests.sim.host import SimWorker
 
 if TYPE_CHECKING:
-    from tests.sim.network import Link, SimNetwork, SimTransport
+    from tests.sim.link import Link
+    from tests.sim.network import SimNetwork, SimTransport
     from tests.sim.process import Process
 
 __all__ = ("Transfers",)

@@ -124,6 +124,9 @@ class StubProcess:
             corrupt_check_s=0.0,
         )
         self.core = SimpleNamespace(
+            persisting=None,
+            _inbox=[],
+            raft=SimpleNamespace(has_ready=lambda: False),
             proposals=_Sized(0),
             rounds=SimpleNamespace(_arrived=[]),
             jobs=SimpleNamespace(_running=[], paused=False),

@@ -17,7 +17,7 @@ from kvstore.pb.rpc_pb2 import (
     TxnRequest,
 )
 from kvstore.watch import limits
-from raft.messages import ForwardRead, ReadReply
+from raft.messages import ForwardRead, Heartbeat, HeartbeatReply, ReadReply
 from tests.linear.history import (
     KV,
     Compare,
@@ -119,6 +119,30 @@ def test_i19_confirmations_fit_attempts(world: StubWorld) -> None:
         invariant.sent(one, ReadReply(1, 2, 3, 2, (3,)))
     with objection("I19"):
         invariant.sent(two, ForwardRead(2, 1, 4, (1,)))
+
+
+def test_i19_a_majority_confirms_the_very_round(world: StubWorld) -> None:
+    one, two = StubProcess(world, 1), StubProcess(world, 2)
+    invariant = make(ConfirmationsFitAttempts, world)
+    reads = one.raft._state.reads
+
+    def round_of(number: int, context: int) -> None:
+        reads.round_reads = [(2, context)]
+        for peer in (2, 3):
+            invariant.sent(one, Heartbeat(1, peer, 2, 1, number))
+
+    round_of(1, 10)
+    invariant.sent(two, HeartbeatReply(2, 1, 2, 1, 1))
+    invariant.sent(one, ReadReply(1, 2, 2, 1, (10,)))
+    round_of(2, 11)
+    invariant.sent(two, HeartbeatReply(2, 1, 2, 1, 1))
+    with objection("I19"):
+        invariant.sent(one, ReadReply(1, 2, 2, 1, (11,)))
+    # Asked twice, as a doubled message does: the first round is enough.
+    round_of(3, 12)
+    round_of(4, 12)
+    invariant.sent(two, HeartbeatReply(2, 1, 2, 3, 1))
+    invariant.sent(one, ReadReply(1, 2, 2, 1, (12,)))
 
 
 def test_i20_reads_never_go_back(world: StubWorld) -> None:

@@ -12,7 +12,10 @@ from kvstore.node import limits
 from raft.messages import (
     Append,
     AppendReply,
+    Heartbeat,
+    HeartbeatReply,
     InstallSnapshot,
+    Message,
     RequestVote,
     TimeoutNow,
     VoteReply,
@@ -340,6 +343,31 @@ def test_i10_a_refused_vote_has_a_reason(world: StubWorld) -> None:
     invariant.sent(four, VoteReply(4, 1, 3, False))
 
 
+def test_i10_a_vote_request_is_answered(world: StubWorld) -> None:
+    four = StubProcess(world, 4)
+    four.raft.conf = ConfState((1, 2, 3), (4,))
+    invariant = make(MajoritiesMeet, world)
+
+    def silence(*others: Message) -> None:
+        for message in (RequestVote(1, 4, 2, 1, 1, False), *others):
+            invariant.received(four, message)
+        for _ in range(3):
+            invariant.stepped(four)
+            world.now_ns += 6_000_000
+
+    silence()  # It hears a leader, and stays in its term.
+    four.raft.term = 2
+    silence(Heartbeat(3, 4, 2, 1, 0))
+    silence(HeartbeatReply(3, 4, 2, 0, 0))
+    four.core.persisting = object()
+    silence()
+    four.core.persisting = None
+    invariant.sent(four, VoteReply(4, 1, 2, True))
+    invariant.stepped(four)
+    with objection("I10"):
+        silence()
+
+
 def test_i11_commit_needs_a_quorum(world: StubWorld) -> None:
     one = StubProcess(world, 1)
     invariant = make(CommitNeedsAQuorum, world)
@@ -353,6 +381,23 @@ def test_i11_commit_needs_a_quorum(world: StubWorld) -> None:
     one.raft.append(commit=3)
     with objection("I11"):
         invariant.changed(one)
+
+
+def test_i11_a_word_of_an_older_term_is_not_believed(world: StubWorld) -> None:
+    one = StubProcess(world, 1)
+    invariant = make(CommitNeedsAQuorum, world)
+    one.raft.lead(3)
+    late = AppendReply(2, 1, 2, 2, False, 0, 0)
+    progress = one.raft._state.progress[2] = Progress(match=0, next_index=3, recent_active=True)
+    for term in (2, 3):
+        invariant.sent(one, AppendReply(2, 1, term, 2, False, 0, 0))
+        invariant.received(one, late)
+        invariant.stepped(one)
+        progress.match = 2
+        if term == 2:
+            with objection("I11"):
+                invariant.stepped(one)
+    invariant.stepped(one)
 
 
 def test_i11_a_leader_outside_does_not_count_itself(world: StubWorld) -> None:
@@ -508,7 +553,7 @@ def test_i16_queues_are_bounded(world: StubWorld) -> None:
 
 
 def test_i49_removed_means_gone(world: StubWorld) -> None:
-    one = StubProcess(world)
+    one, three = StubProcess(world), StubProcess(world, 3)
     invariant = make(RemovedMeansGone, world)
     invariant.started(one)
     invariant.sent(one, VoteReply(1, 3, 2, True))
@@ -523,5 +568,12 @@ def test_i49_removed_means_gone(world: StubWorld) -> None:
     with objection("I49"):
         invariant.sent(one, AppendReply(1, 3, 3, 2, False, 0, 0))
     one.raft.term = 3
+    with objection("I49"):
+        invariant.changed(one)
+    # Its log has the removal, and nobody has told it that this is committed.
+    three.raft.append(entry(2, 2, kind=CHANGE))
+    invariant.changed(one)
+    invariant.sent(one, VoteReply(1, 3, 3, True))
+    invariant.applied(three, [entry(2, 2, kind=CHANGE)], [result])
     with objection("I49"):
         invariant.changed(one)

@@ -476,7 +476,7 @@ def test_i30_the_answer_is_the_models(world: StubWorld) -> None:
 
 
 def expire(number: int, term: int, member_id: int = 1) -> bytes:
-    return command(CommandKind.LEASE_EXPIRE, expiry_payload(term, [number]), member_id=member_id)
+    return command(CommandKind.LEASE_EXPIRE, expiry_payload(term, [number], 0), member_id=member_id)
 
 
 def test_i38_leases_live_out_their_time(world: StubWorld) -> None:

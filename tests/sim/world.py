@@ -37,6 +37,7 @@ _HOOKS: Final = (
     "stepped",
     "changed",
     "sent",
+    "received",
     "applied",
     "installed",
     "started",
@@ -57,6 +58,8 @@ class World:
         self.prng = Prng(params.seed)
         self.now_ns = 0
         self.processes: dict[str, Process] = {}
+        self.acting: Process | None = None
+        """Whose code runs at this instant, on its loop or in one of its threads."""
         self.chronicle = Chronicle(self)
         self.violation: Violated | None = None
         self.fired: Counter[str] = Counter()

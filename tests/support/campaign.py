@@ -15,9 +15,9 @@ from itertools import islice
 from pathlib import Path
 
 from tests.linear.history import Outcome, Range
+from tests.linear.judge import judge
 from tests.sim import counts
 from tests.support.battlefield import HEALTHY_S, Field
-from tests.support.judging import judge
 from tests.support.load import Load, replayed
 from tests.support.nemesis import Fault
 from tests.support.rpc import Rpc
@@ -107,7 +107,7 @@ class Campaign:
                 last = load.ask(rpc, load.number(), Range(b"k", b"l"))
             assert last.outcome is Outcome.OK, last
         log = replayed(field.shuffled()[0].endpoint, hashes[0][0])
-        judge(load.history, load.watches, log)
+        judge(load.history, load.watches, log).demand()
 
     def finish(self) -> None:
         """Every member stops in order, its directory is whole, its log holds no bug's trace."""

@@ -22,7 +22,8 @@ ALLOWED = {
     "kvstore/serving/logging.py": 3,
     # Ids: the start time makes request ids differ between restarts, and is part of the hash that
     # a new member's id is (as in etcd).
-    "kvstore/node/lifecycle.py": 2,
+    # (One for log time, which expiries carry: it dates the journal and ends nothing.)
+    "kvstore/node/lifecycle.py": 3,
     # Where it comes from; the simulator gives another.
     "kvstore/node/host.py": 1,
 }

@@ -24,11 +24,22 @@ LAYERS: dict[str, set[str]] = {
     "kvstore.machine": {"raft", "kvstore.storage"},
     "kvstore.watch": {"kvstore.machine"},
     "kvstore.node": {"raft", "kvstore.storage", "kvstore.machine", "kvstore.watch"},
-    "kvstore.registry": {"kvstore.node", "kvstore.machine"},
-    "kvstore.api": {"kvstore.registry", "kvstore.node", "kvstore.watch"},
+    "kvstore.checks": set(),
+    "kvstore.registry": {"kvstore.node", "kvstore.machine", "kvstore.checks"},
+    "kvstore.api": {"kvstore.registry", "kvstore.node", "kvstore.watch", "kvstore.checks"},
+    "kvstore.gateways.dns": {"kvstore.registry", "kvstore.node"},
     "kvstore.gateways.http": {"kvstore.registry", "kvstore.node"},
     "kvstore.client": set(),
-    "kvstore.serving": {"kvstore.node", "kvstore.api", "kvstore.gateways"},
+    "kvstore.agent": {"kvstore.client", "kvstore.checks", "kvstore.serving.values"},
+    # How durations and the like are written, on command lines and in files of all kinds.
+    "kvstore.serving.values": set(),
+    "kvstore.serving": {
+        "kvstore.node",
+        "kvstore.api",
+        "kvstore.gateways",
+        "kvstore.checks",
+        "kvstore.serving.values",
+    },
     # The daemon sees storage's errors, to end with the exit code that tells what they are.
     "kvstore.daemon": {
         "kvstore.storage",
@@ -43,6 +54,7 @@ LAYERS: dict[str, set[str]] = {
     # The command line starts servers, talks to them as a client, and reads files of stopped ones.
     "kvstore.cli": {
         "kvstore.client",
+        "kvstore.agent",
         "kvstore.serving",
         "kvstore.daemon",
         "kvstore.storage",
@@ -187,6 +199,10 @@ PURE = ("raft", "kvstore/machine", "kvstore/watch")
 PURE_MODULES = tuple(
     ROOT / "kvstore/registry" / f"{name}.py"
     for name in ("limits", "names", "times", "model", "lifecycle", "liveness", "guard")
+) + tuple(ROOT / "kvstore/checks" / f"{name}.py" for name in ("limits", "spec", "tally"))
+PURE_MODULES += tuple(
+    ROOT / "kvstore/gateways/dns" / f"{name}.py"
+    for name in ("answers", "cache", "limits", "records", "settings", "wire")
 )
 IMPURE_IMPORTS = {"time", "random", "secrets", "uuid", "asyncio", "threading", "socket", "datetime"}
 

@@ -163,6 +163,7 @@ class Output:
         self.send_window -= length
         self.turn_left -= length
         self._frames_sent += 1
+        self._touch()
 
     def end(self, stream_id: int) -> None:
         """END_STREAM is out. A client that is still sending is told to stop."""

@@ -18,7 +18,9 @@ from kvstore.api.services.lease import LeaseService
 from kvstore.api.services.lock import LockService
 from kvstore.api.services.maintenance import MaintenanceService
 from kvstore.api.services.reflection import ReflectionService
+from kvstore.api.services.registry import RegistryApi
 from kvstore.api.services.watch import WatchService
+from kvstore.registry.service import RegistryService
 
 __all__ = ("Api", "build_api")
 
@@ -35,8 +37,8 @@ class Api:
     """For the metrics registry."""
 
 
-def build_api(node: Node) -> Api:
-    """Every service over one node."""
+def build_api(node: Node, registry: RegistryService | None = None) -> Api:
+    """Every service over one node, and over its registry if there is one."""
     table = MethodTable()
     guard = Guard(node)
     keys = Keys(node)
@@ -51,6 +53,7 @@ def build_api(node: Node) -> Api:
         LockService(keys, guard),
         ElectionService(keys, guard),
         health,
+        *(() if registry is None else (RegistryApi(registry, guard),)),
         ReflectionService(),
     ):
         service.register(table)

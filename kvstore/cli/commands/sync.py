@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -15,6 +12,7 @@ import click
 from kvstore.cli.context import Session, as_bytes
 from kvstore.cli.exits import CliError, bad_args
 from kvstore.cli.options import ClientCommand
+from kvstore.cli.signals import termination_interrupts
 
 __all__ = ("elect", "lock")
 
@@ -25,16 +23,6 @@ class _CleansUp(ClientCommand):
     """Ctrl-C and SIGTERM end the waiting; what is held is given back."""
 
     cleans_up = True
-
-
-@contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """SIGTERM inside is like Ctrl-C, so that a service manager's stop gives the lock back."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @click.command(
@@ -60,7 +48,7 @@ def lock(session: Session, /, args: tuple[str, ...], ttl: int) -> None:
     name, *command = args
     session.printer.check_table()
     code = 0
-    with _termination_interrupts():
+    with termination_interrupts():
         held = session.client.lock(as_bytes(name), ttl=ttl).acquire()
         try:
             answer = _own_key(session, held.key, "lock lost on init")
@@ -128,7 +116,7 @@ def elect(session: Session, /, args: tuple[str, ...], listen: bool, ttl: int) ->
         raise bad_args("elect takes one election name argument and an optional proposal argument")
     session.printer.check_table()
     name = as_bytes(args[0])
-    with _termination_interrupts():
+    with termination_interrupts():
         if listen:
             _observe(session, name)
             return

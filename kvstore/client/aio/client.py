@@ -28,6 +28,7 @@ from kvstore.client.keys import Key, span
 from kvstore.client.limits import SCAN_PAGE
 from kvstore.client.methods import adopt
 from kvstore.client.recipes.steps import Bell, Program
+from kvstore.client.registry.aio import AsyncRegistry
 from kvstore.client.requests import watch_request
 from kvstore.client.snapshots import SnapshotCheck, SnapshotTarget, Target
 from kvstore.client.txn import Txn
@@ -100,7 +101,11 @@ class AsyncClient(AsyncRecipes, ClientBase):
     defragment = _awaited(operations.defragment)
     hash_kv = _awaited(operations.hash_kv)
 
+    registry: AsyncRegistry
+    """The service registry."""
+
     def _set_up(self) -> None:
+        self.registry = AsyncRegistry(self)
         self._watches: set[AsyncWatch] = set()
         self._leases_kept: set[AsyncLease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,6 +119,7 @@ class AsyncClient(AsyncRecipes, ClientBase):
         if self._pid != os.getpid():
             return  # the channels belong to the parent process
         self._closing_bell.ring()
+        self.registry._close()
         for lease in list(self._leases_kept):
             lease.release()
         for watch in list(self._watches):

@@ -28,6 +28,7 @@ from kvstore.client.keys import Key, span
 from kvstore.client.limits import SCAN_PAGE
 from kvstore.client.methods import adopt
 from kvstore.client.recipes.steps import Bell, Program
+from kvstore.client.registry.blocking import Registry
 from kvstore.client.requests import watch_request
 from kvstore.client.snapshots import SnapshotCheck, SnapshotTarget, Target
 from kvstore.client.txn import Txn
@@ -98,7 +99,11 @@ class Client(Recipes, ClientBase):
     defragment = _blocking(operations.defragment)
     hash_kv = _blocking(operations.hash_kv)
 
+    registry: Registry
+    """The service registry."""
+
     def _set_up(self) -> None:
+        self.registry = Registry(self)
         self._keeper = Keeper(self)
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._closing = threading.Event()
@@ -114,6 +119,7 @@ class Client(Recipes, ClientBase):
             return  # the channels belong to the parent process
         self._closing.set()
         self._closing_bell.ring()
+        self.registry._close()
         for watch in watches:
             watch.cancel()
         self._keeper.close()

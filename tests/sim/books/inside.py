@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "fingerprint",
+    "is_idle",
     "is_readable",
     "is_up",
     "entries_between",
@@ -71,6 +72,12 @@ def fingerprint(core: MemberCore) -> tuple[Any, ...]:
 def turns(p: Process) -> bool:
     """Whether its loop still takes turns, not having learned of anything that ends it."""
     return bool(p.running is not None and p.running.loop._running)
+
+
+def is_idle(p: Process) -> bool:
+    """Whether everything that has reached the core is worked off, and on its disk."""
+    core = p.core
+    return core.persisting is None and not core._inbox and not core.raft.has_ready()
 
 
 def state_of(p: Process) -> State:

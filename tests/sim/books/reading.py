@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kvstore.errors import EtcdError
+from kvstore.errors import EtcdError, detach
 from kvstore.machine.jobs import run
 from kvstore.pb.rpc_pb2 import RangeRequest, RangeResponse
 from tests.linear.history import KV
@@ -42,6 +42,7 @@ def refusal_at(p: Process, revision: int) -> EtcdError | None:
     try:
         _all_at(p, revision)
     except EtcdError as error:
+        detach(error)
         return error
     return None
 

@@ -98,6 +98,14 @@ class Witness:
         """The highest index that was known to be committed in some earlier term."""
         return max((index for told, index in self.reported.items() if told < term), default=0)
 
+    def adopt(self, index: int, conf: ConfState) -> None:
+        """A process starts from a state that nobody has lived to tell of: a lone voter can have
+        died between committing to its store and the next step."""
+        if index not in self.entries:
+            if index not in self.changes:
+                insort(self.changes, index)
+            self.confs.setdefault(index, conf)
+
     def conf_at(self, index: int) -> ConfState | None:
         """The configuration in force after `index`, as far as somebody has shown it."""
         change = max((at for at in self.changes if at <= index), default=0)

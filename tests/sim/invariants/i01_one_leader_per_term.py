@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raft.messages import Append, Heartbeat, InstallSnapshot, Message, ReadReply, TimeoutNow
+from raft.messages import (
+    Append,
+    CommitNotice,
+    Heartbeat,
+    InstallSnapshot,
+    Message,
+    ReadReply,
+    TimeoutNow,
+)
 from raft.types import Role
 from tests.sim.observer import Invariant
 
@@ -14,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ("OneLeaderPerTerm",)
 
-_LEADERS_SAY = frozenset((Append, Heartbeat, InstallSnapshot, ReadReply, TimeoutNow))
+_LEADERS_SAY = frozenset((Append, CommitNotice, Heartbeat, InstallSnapshot, ReadReply, TimeoutNow))
 
 
 class OneLeaderPerTerm(Invariant):

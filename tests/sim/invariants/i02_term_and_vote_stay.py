@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from raft.messages import (
     Append,
     AppendReply,
+    CommitNotice,
     Heartbeat,
     InstallSnapshot,
     Message,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ("TermAndVoteStay",)
 
-_AS_LEADER_OR_CANDIDATE = frozenset((Append, Heartbeat, InstallSnapshot, RequestVote))
+_AS_LEADER_OR_CANDIDATE = frozenset((Append, CommitNotice, Heartbeat, InstallSnapshot, RequestVote))
 
 
 class TermAndVoteStay(Invariant):

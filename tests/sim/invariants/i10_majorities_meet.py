@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from raft.messages import Message, RequestVote, VoteReply
 from raft.types import NO_NODE, ConfState, Role
+from tests.sim.books.inside import is_idle, turns
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ("MajoritiesMeet", "majority", "majorities_meet")
 
+_SILENCE_NS = 10_000_000
+"""How long a member that has nothing else to do may take to answer."""
 _IN_FLIGHT_NS = 60 * 1_000_000_000
 """How long a message may be under way at most: streams hold back, pauses too."""
 
@@ -57,6 +60,9 @@ class MajoritiesMeet(Invariant):
         """(term, candidate) → (last term, last index) of its log."""
         self._newest: tuple[int, ConfState] | None = None
         """Term and present configuration of the newest leader there has been."""
+        self._open: dict[tuple[str, int], tuple[RequestVote, int]] = {}
+        """(process, candidate) → a request that it has been given and has not answered, and since
+        when it has had nothing else to do (0: it still has)."""
         self._recent: dict[tuple[int, int], list[tuple[int, int]]] = {}
         """(candidate, voter) → (term, time) of the requests that may still be under way."""
 
@@ -69,6 +75,7 @@ class MajoritiesMeet(Invariant):
             if message.sender not in votes:
                 votes.append(message.sender)
         elif isinstance(message, VoteReply):
+            self._open.pop((p.name, message.to), None)
             if message.granted:
                 votes = self._votes.setdefault((message.term, message.to), [])
                 if message.sender not in votes:
@@ -99,6 +106,42 @@ class MajoritiesMeet(Invariant):
                 f"{p.name}, a {what}, refused member {reply.to:x} its vote in term {reply.term} "
                 f"without a reason: it has voted for nobody and its log ends at {own}, the "
                 f"candidate's at {asked}"
+            )
+
+    def received(self, p: Process, message: Message) -> None:
+        if isinstance(message, RequestVote) and message.to == p.member_id:
+            self._open[p.name, message.sender] = (message, 0)
+        elif self._open:
+            # From this it may learn of the term, and not from a request that it had to ignore.
+            for place, (request, _) in list(self._open.items()):
+                if place[0] == p.name and message.term >= request.term:
+                    del self._open[place]
+
+    def stopped(self, p: Process, why: str) -> None:
+        self._open = {place: item for place, item in self._open.items() if place[0] != p.name}
+
+    def stepped(self, p: Process) -> None:
+        if not self._open:
+            return
+        for place, (request, since) in list(self._open.items()):
+            if place[0] == p.name:
+                self._look(p, place, request, since)
+
+    def _look(self, p: Process, place: tuple[str, int], request: RequestVote, since: int) -> None:
+        """A request that moved a member to its term has to be answered, by whatever it is."""
+        raft = p.raft
+        if not turns(p) or not is_idle(p):
+            self._open[place] = (request, 0)
+        elif raft.term != request.term or raft.leader_id != NO_NODE or raft.vote == p.member_id:
+            # It hears a leader, has moved on, knows who leads, or campaigns itself.
+            del self._open[place]
+        elif not since:
+            self._open[place] = (request, self.world.now_ns)
+        elif self.world.now_ns - since > _SILENCE_NS:
+            what = "learner" if p.member_id in raft.conf.learners else "member"
+            raise self.violated(
+                f"{p.name}, a {what}, went to term {request.term} with the vote request of member "
+                f"{request.sender:x} and does not answer it"
             )
 
     def changed(self, p: Process) -> None:

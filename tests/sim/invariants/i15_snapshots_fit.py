@@ -75,6 +75,7 @@ class SnapshotsFit(Invariant):
         self._commit.pop(p.name, None)
         machine = p.machine
         if machine.applied_index:
+            self._witness.adopt(machine.applied_index, machine.conf_state())
             self._check(
                 p, "starts from", machine.applied_index, machine.applied_term, machine.conf_state()
             )

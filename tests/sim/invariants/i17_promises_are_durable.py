@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from raft.messages import (
     Append,
     AppendReply,
+    CommitNotice,
     Heartbeat,
     InstallSnapshot,
     Message,
@@ -122,7 +123,7 @@ def _promised(message: Message) -> tuple[int, int, int] | None:
             return message.term, message.sender, message.last_index
         case AppendReply(rejected=False):
             return message.term, 0, message.index
-        case Append() | Heartbeat() | InstallSnapshot():
+        case Append() | CommitNotice() | Heartbeat() | InstallSnapshot():
             return message.term, message.sender, 0
         case _:
             return None

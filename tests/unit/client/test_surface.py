@@ -23,6 +23,17 @@ from kvstore.client import (
     operations,
 )
 from kvstore.client.base import _tls
+from kvstore.client.registry import (
+    AsyncRegistration,
+    AsyncRegistry,
+    AsyncRegistryWatch,
+    AsyncResolver,
+    Registration,
+    Registry,
+    RegistryWatch,
+    Resolver,
+)
+from kvstore.client.registry import operations as registry_operations
 
 
 def methods(kind: type) -> set[str]:
@@ -38,6 +49,10 @@ def methods(kind: type) -> set[str]:
         (Lock, AsyncLock),
         (Election, AsyncElection),
         (Leadership, AsyncLeadership),
+        (Registry, AsyncRegistry),
+        (RegistryWatch, AsyncRegistryWatch),
+        (Registration, AsyncRegistration),
+        (Resolver, AsyncResolver),
     ],
 )
 def test_same_methods_and_arguments(blocking: type, awaited: type) -> None:
@@ -63,10 +78,21 @@ def test_every_operation_is_a_method() -> None:
             assert parameters == ["self", *inspect.signature(build).parameters]
 
 
+def test_every_call_of_the_registry_is_a_method() -> None:
+    for name in registry_operations.__all__:
+        build = getattr(registry_operations, name)
+        for registry in (Registry, AsyncRegistry):
+            method = getattr(registry, name)
+            assert method.__doc__ == build.__doc__
+            parameters = list(inspect.signature(method).parameters)
+            assert parameters == ["self", *inspect.signature(build).parameters]
+
+
 def test_the_package_exports_what_it_says() -> None:
-    for name in kvstore.client.__all__:
-        assert hasattr(kvstore.client, name)
-    assert list(kvstore.client.__all__) == sorted(kvstore.client.__all__)
+    for package in (kvstore.client, kvstore.client.registry):
+        for name in package.__all__:
+            assert hasattr(package, name)
+        assert list(package.__all__) == sorted(package.__all__)
 
 
 def test_settings_that_cannot_work_are_refused_at_once() -> None:

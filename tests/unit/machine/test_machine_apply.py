@@ -18,6 +18,7 @@ from kvstore.machine import (
     run,
 )
 from kvstore.pb.rpc_pb2 import (
+    CompactionRequest,
     DeleteRangeRequest,
     LeaseGrantRequest,
     LeaseRevokeRequest,
@@ -235,6 +236,15 @@ def test_a_put_sees_the_lease_of_its_own_batch_and_not_a_revoked_one(bench: Benc
     )
     assert [result.error for result in results] == [None, None, None, errors.LEASE_NOT_FOUND]
     assert results[-1].revision == 3
+
+
+def test_a_refusal_leaves_nothing_on_the_error(bench: Bench) -> None:
+    """The error lives for ever; on most members nobody is told of it who would tidy up."""
+    for _ in range(3):
+        bench.apply_all([LeaseRevokeRequest(ID=7), CompactionRequest(revision=99)])
+    for error in (errors.LEASE_NOT_FOUND, errors.FUTURE_REVISION):
+        assert error.__traceback__ is None
+        assert error.__context__ is None
 
 
 def test_bootstrap_is_the_state_after_an_entry(bench: Bench) -> None:

@@ -164,6 +164,27 @@ def test_pruning_does_not_depend_on_how_entries_are_cut_into_batches() -> None:
         assert len(view.journal_since(0, 100)) == 5
 
 
+def test_a_clock_that_leaps_ahead_throws_no_history_away() -> None:
+    hour = 3_600_000
+    now = 1_800_000_000_000
+    bench = Bench(MemoryStore(Machine.TABLES), MachineConfig(journal_max_age_ms=hour))
+
+    def kept() -> int:
+        with bench.machine.view() as view:
+            return len(view.journal_since(0, 100))
+
+    bench.apply(_register(2, now), CommandKind.BATCH)
+    # A leader whose clock is ten days ahead, for as long as it likes.
+    for turn in range(100):
+        bench.apply(batch_payload(now + 240 * hour + turn * 10_000, 0, []), CommandKind.BATCH)
+        bench.reopen()
+    assert kept() == 2
+    # Time that passes counts, whatever the clock says.
+    for turn in range(100, 361):
+        bench.apply(batch_payload(now + 240 * hour + turn * 10_000, 0, []), CommandKind.BATCH)
+    assert kept() == 0
+
+
 def _delete_all(count: int, time_ms: int) -> bytes:
     items = [
         BatchItem(HERE + b"%05d" % n, ANY_REVISION, BatchAction.DELETE, reason="over")

@@ -9,6 +9,7 @@ from raft.errors import WireError
 from raft.messages import (
     Append,
     AppendReply,
+    CommitNotice,
     ForwardConfChange,
     ForwardProposal,
     ForwardRead,
@@ -36,6 +37,7 @@ MESSAGES: list[Message] = [
     Append(1, 2, 3, 7, 2, 6, [Entry(8, 2, 0, b"a"), Entry(9, 3, 1, CHANGE)]),
     Append(1, 2, 3, 0, 0, 0, []),
     AppendReply(1, 2, 3, 9, True, 5, 1),
+    CommitNotice(1, 2, 3, 4),
     Heartbeat(1, 2, 3, 4, 5),
     HeartbeatReply(1, 2, 3, 4, 5),
     InstallSnapshot(1, 2, 3, SnapshotMeta(9, 3, ConfState((1, 2), (3,)))),
@@ -56,7 +58,7 @@ def test_entries_and_metadata_come_back_as_themselves() -> None:
     append = from_wire(msgpack.unpackb(msgpack.packb(to_wire(MESSAGES[4]))))
     assert isinstance(append, Append)
     assert all(type(entry) is Entry for entry in append.entries)
-    snapshot = from_wire(msgpack.unpackb(msgpack.packb(to_wire(MESSAGES[9]))))
+    snapshot = from_wire(msgpack.unpackb(msgpack.packb(to_wire(MESSAGES[10]))))
     assert isinstance(snapshot, InstallSnapshot)
     assert type(snapshot.meta) is SnapshotMeta
     assert type(snapshot.meta.conf) is ConfState
@@ -78,6 +80,7 @@ def test_every_kind_has_its_number_for_ever() -> None:
         "ForwardRead": 12,
         "ReadReply": 13,
         "TimeoutNow": 14,
+        "CommitNotice": 15,
     }
 
 

@@ -58,6 +58,7 @@ class Methods:
         self.kept: list[Call] = []
         self.drawn = 0
         self.stream_ends = 0
+        self.ticks: asyncio.Queue[bytes] = asyncio.Queue()
 
     def build(self) -> MethodTable:
         table = MethodTable()
@@ -67,6 +68,7 @@ class Methods:
         table.unary(PATH + "Sleep", self._sleep)
         table.unary(PATH + "Fail", self._fail)
         table.stream(PATH + "Count", self._count)
+        table.stream(PATH + "Ticks", self._tick)
         table.session(PATH + "Reflect", self._reflect)
         return table
 
@@ -85,6 +87,11 @@ class Methods:
                 yield b"%04d" % number + bytes(996)
         finally:
             self.stream_ends += 1
+
+    async def _tick(self, call: Call) -> AsyncIterator[bytes]:
+        """A message whenever a test puts one into `ticks`."""
+        while True:
+            yield await self.ticks.get()
 
     def _reflect(self, outlet: Outlet) -> Any:
         self.sessions.append(Reflection(outlet))

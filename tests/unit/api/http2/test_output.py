@@ -6,7 +6,7 @@ import pytest
 
 from kvstore.api.http2 import limits
 from kvstore.api.http2.output import Output
-from kvstore.api.http2.sender import Verdict
+from kvstore.api.http2.sender import Sender, Verdict
 
 
 class Stream:
@@ -90,3 +90,13 @@ def test_a_starved_stream_is_back_when_there_is_room() -> None:
     assert announced.count == 1
     output.pump()
     assert stream.turns == 3
+
+
+def test_a_message_that_leaves_at_once_is_announced() -> None:
+    """Of a stream that was silent: nothing else would have it written."""
+    announced = Counter()
+    sender = Sender(Output(announced), 1)
+    sender.send((b"first",))
+    announced.count = 0
+    sender.send((b"later",))
+    assert announced.count == 1

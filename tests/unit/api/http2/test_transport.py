@@ -135,6 +135,17 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         assert channel.unary_unary(PATH + "Echo")(b"x", timeout=5) == b"x"
 
 
+def test_each_message_of_a_stream_leaves_when_it_is_there() -> None:
+    """Not with the next thing that the connection has to say."""
+    with running() as server, grpc.insecure_channel(server.target) as channel:
+        call = channel.unary_stream(PATH + "Ticks")(b"", timeout=5)
+        ticks = server.methods.ticks
+        for number in range(3):
+            server.thread.call(ticks.put_nowait, b"%d" % number)
+            assert next(call) == b"%d" % number
+        call.cancel()
+
+
 def test_a_unix_path_that_cannot_be_had(tmp_path: Path) -> None:
     thread = LoopThread()
     transport = Http2Transport(Methods().build(), max_request_bytes=1)

@@ -1,0 +1,1 @@
+"""How services and their instances are read from a command line, and how they are shown."""
