@@ -317,4 +317,8 @@ def settings(message: Any) -> Settings:
 
 def settings_to_pb(value: Settings) -> Any:
     told = {name: getattr(value, name) for name in Settings.__dataclass_fields__}
+<<<<<<< HEAD
     return pb.Settings(**{name: each for name, each in told.items() if each is not None})
+=======
+    return pb.Settings(**{name: given for name, given in told.items() if given is not None})
+>>>>>>> w/sdk
