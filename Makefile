@@ -30,11 +30,13 @@ sim: setup-dev ## Runs one seed of the simulator again: make sim SEED=7 [PROFILE
 	$(PY) -m tests.sim.run --seed $(SEED) --profile $(PROFILE) $(SIM)
 
 campaign: setup-dev ## Every proof at the size of a change to be merged (about an hour); counts in ./counts
+	@rm -f $(COUNTS)/*.json
 	KVSTORE_COUNTS=$(COUNTS) KVSTORE_SIM_PAIRS=10 $(PY) -m pytest -m "slow or sim" --timeout 0 \
 	  tests/sim tests/linear tests/fuzz tests/process
 	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html --title "Campaign"
 
 nightly: setup-dev ## As long as MINUTES says (default 90): fresh seeds, every proof; counts in ./counts
+	@rm -f $(COUNTS)/*.json
 	KVSTORE_COUNTS=$(COUNTS) $(PY) -m tests.sim.nightly --minutes $(or $(MINUTES),90)
 	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html --title "Nightly"
 
