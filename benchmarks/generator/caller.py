@@ -26,6 +26,9 @@ class Caller:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._connection.close()
 
     def __call__(self, path: str, message: bytes, timeout_s: float = 30.0) -> bytes:

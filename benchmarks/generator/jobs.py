@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -32,6 +33,13 @@ class Job:
     step: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
+    def dumps(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> Job:
+        return cls(**json.loads(text))
+
     def connect(self) -> list[Connection]:
         return [
             Connection(self.ports[number % len(self.ports)]) for number in range(self.connections)
@@ -57,8 +65,12 @@ class Outcome:
     server_cpu_s: list[float]
     extra: dict[str, float] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def dumps(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> Outcome:
+        return cls(**json.loads(text))
 
 
 def latency_ms(seconds: array[float]) -> dict[str, float]:

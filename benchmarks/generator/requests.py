@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import cycle
 from typing import Any
@@ -69,6 +69,10 @@ class Method:
             "writes": self.writes,
             "share": self.share,
         }
+
+    def often(self, share: int) -> Method:
+        """The same, drawn `share` times as often as a method with share 1."""
+        return replace(self, share=share)
 
     def message(self, number: int) -> bytes:
         """The request for a number of the space, without gRPC's five bytes."""
