@@ -6,6 +6,7 @@ import random
 from functools import cache
 
 from benchmarks.generator.requests import Method, key_of
+from benchmarks.generator.watching import EVENT_BYTES, event_name
 from kvstore.pb import rpc_pb2
 
 __all__ = (
@@ -14,9 +15,11 @@ __all__ = (
     "grant",
     "load",
     "load_batch",
+    "numbered_put",
     "put",
     "range_keys",
     "value_of",
+    "watch",
 )
 
 _LOAD_PUTS = 100
@@ -115,3 +118,20 @@ def grant(ttl_s: int) -> Method:
     """A lease whose id the server chooses."""
     request = rpc_pb2.LeaseGrantRequest(TTL=ttl_s)
     return Method("/etcdserverpb.Lease/LeaseGrant", (request.SerializeToString(),), (), 0)
+
+
+def watch() -> Method:
+    """Creates a watcher of one key."""
+    create = rpc_pb2.WatchCreateRequest(key=key_of(_HOLES))
+    message = rpc_pb2.WatchRequest(create_request=create).SerializeToString()
+    return _method("/etcdserverpb.Watch/Watch", message, (0,), 0)
+
+
+def numbered_put(value_bytes: int) -> Method:
+    """A put with a second hole, where the value begins with the event's number."""
+    name = event_name(_HOLES)
+    value = name + value_of(value_bytes)[: value_bytes - EVENT_BYTES]
+    message = rpc_pb2.PutRequest(key=key_of(_HOLES), value=value).SerializeToString()
+    first, _, rest = message.partition(key_of(_HOLES))
+    middle, _, last = rest.partition(name)
+    return Method("/etcdserverpb.KV/Put", (first, middle, last), (0, 0), 1)

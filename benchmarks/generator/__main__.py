@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import sys
 
-from benchmarks.generator import unary
+from benchmarks.generator import keepalive, unary, watching
 from benchmarks.generator.jobs import Job
 
-LOOPS = {"unary": unary.run}
+LOOPS = {"unary": unary.run, "keepalive": keepalive.run, "watch": watching.run}
 
 
 def main() -> None:
