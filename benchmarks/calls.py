@@ -71,14 +71,10 @@ def compare_and_put(value_bytes: int) -> Method:
         ],
         success=[
             rpc_pb2.RequestOp(
-                request_put=rpc_pb2.PutRequest(
-                    key=key_of(_HOLES + 1), value=value_of(value_bytes)
-                )
+                request_put=rpc_pb2.PutRequest(key=key_of(_HOLES + 1), value=value_of(value_bytes))
             )
         ],
-        failure=[
-            rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key_of(_HOLES + 2)))
-        ],
+        failure=[rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key_of(_HOLES + 2)))],
     )
     return _method("/etcdserverpb.KV/Txn", request.SerializeToString(), (0, 0, 0), 1)
 

@@ -1,4 +1,4 @@
-"""The servers that are compared: started with the same flags on the same disk, one at work at a time.
+"""The servers that are compared: same flags, same disk, one at work at a time.
 
 Both sides stay up for all runs of a scenario, and the one whose turn it is not is stopped
 (SIGSTOP), so that it costs nothing; with `fresh` it is ended instead and started again on its data.
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.calls import load, load_batch
-from benchmarks.generator.caller import CallError, Caller
+from benchmarks.generator.caller import Caller, CallError
 from benchmarks.generator.jobs import Job, Outcome
 from benchmarks.generator.requests import key_of
 from kvstore.pb import rpc_pb2

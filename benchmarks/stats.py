@@ -40,9 +40,7 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
     while 2 * (chosen + 1) < count - 1 and _coverage(count, chosen + 1) >= confidence:
         chosen += 1
         coverage = _coverage(count, chosen)
-    return Interval(
-        median(ordered), ordered[chosen], ordered[count - 1 - chosen], coverage, count
-    )
+    return Interval(median(ordered), ordered[chosen], ordered[count - 1 - chosen], coverage, count)
 
 
 def _coverage(count: int, cut: int) -> float:

@@ -14,6 +14,7 @@ from kvstore.api.http2 import frames
 from kvstore.api.http2.flow import DEFAULT_WINDOW
 from kvstore.api.http2.frames import Setting
 from kvstore.api.http2.headers import Field, HeaderDecoder
+
 __all__ = ("Connection", "LostError")
 
 RECEIVE_WINDOW = 64 * 1024 * 1024

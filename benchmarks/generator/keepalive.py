@@ -1,4 +1,4 @@
-"""Closed loop of lease renewals: streams that each have one renewal of their own lease under way."""
+"""Closed loop of lease renewals: streams that each have one renewal under way."""
 
 from __future__ import annotations
 
