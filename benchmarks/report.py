@@ -108,8 +108,9 @@ def markdown(document: dict[str, Any]) -> str:
     out = [
         (
             f"{machine['date'][:10]}, commit {machine['commit']}; {machine['cores']} cores "
-            f"({machine['cpu']}), {machine['memory_gb']} GB, Linux {machine['kernel']}, fdatasync of "
-            f"4 KiB {machine['fdatasync_ms']} ms, load {machine['load_before']:.1f} before the run."
+            f"({machine['cpu']}), {machine['memory_gb']} GB, Linux {machine['kernel']}, "
+            f"fdatasync of 4 KiB {machine['fdatasync_ms']} ms, "
+            f"load {machine['load_before']:.1f} before the run."
         ),
         (
             f"{machine['versions'][THEIRS]}; Python {machine['python']}, {packages}; "

@@ -30,8 +30,13 @@ class CpuWatch:
         self.servers_s: list[float] = []
 
     def stop(self) -> None:
+        """The end of what is measured. A server that has died by then counts with no CPU: its
+        connections are lost, which voids the run."""
         self.seconds = time.perf_counter() - self._began
         self.own_s = time.process_time() - self._own
-        self.servers_s = [
-            cpu_s(pid) - before for pid, before in zip(self._pids, self._servers, strict=True)
-        ]
+        self.servers_s = []
+        for pid, before in zip(self._pids, self._servers, strict=True):
+            try:
+                self.servers_s.append(cpu_s(pid) - before)
+            except FileNotFoundError:
+                self.servers_s.append(0.0)

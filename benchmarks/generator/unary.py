@@ -37,7 +37,7 @@ class _Loop:
         free, take = self._free, self._take
         for file, each in self._by_file.items():
             free[file] -= each.submit(free[file], take)
-        while (left := deadline - perf_counter()) > 0:
+        while not self.idle and (left := deadline - perf_counter()) > 0:
             for file, events in self._poll.poll(left):
                 each = self._by_file[file]
                 if events & select.EPOLLIN:
@@ -46,8 +46,6 @@ class _Loop:
                 else:
                     each.flush()
                 self._wait_for(file, each)
-            if self.idle:
-                return
 
     def drain(self) -> None:
         """Waits for the answers to what was sent."""

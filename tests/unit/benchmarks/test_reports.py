@@ -80,13 +80,13 @@ def test_a_void_row_says_why() -> None:
 
 def test_the_page_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    page.write_text(f"before\n{report.BEGIN}\nstale\n{report.END}\nafter\n")
     rows = [Row("put", 3, 1), Row("put", 3, 128), Row("failover")]
     report.write_docs(document([result(row, 2, 1) for row in rows]), page)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "stale" not in text
     assert "| put, 3 nodes, 128 in flight |" in text
     for name in ("ratios", "scaling"):
         drawing = (tmp_path / f"page-{name}.svg").read_text()
