@@ -14,7 +14,7 @@ from typing import TypeVar
 from benchmarks import report
 from benchmarks.loads import Timing
 from benchmarks.machine import describe
-from benchmarks.rows import LOADS, SPECIALS, Row, Selection, select
+from benchmarks.rows import LOADS, SPECIALS, Row, Selection, select, target_of
 from benchmarks.running import Plan, Result, ceilings, measure
 from benchmarks.sides import FLAGS, StoreError, kinds
 from tests.support.servers import ROOT
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--directory", type=Path, default=ROOT / "build", help="whose disk is used (not a tmpfs)"
     )
+    parser.add_argument(
+        "--targets", action="store_true", help="of these rows only those with a target"
+    )
     parser.add_argument("--list", action="store_true", help="prints the rows and ends")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/<time>.json")
     return parser
@@ -67,6 +70,8 @@ def main() -> int:
         rows = select(
             Selection(options.only, options.nodes, options.inflight, options.value, options.keys)
         )
+        if options.targets:
+            rows = [row for row in rows if target_of(row) is not None]
         if options.list:
             print("\n".join(row.name for row in rows))
             return 0
