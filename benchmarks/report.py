@@ -104,7 +104,7 @@ def markdown(document: dict[str, Any]) -> str:
     results = [Result.from_json(each) for each in document["results"]]
     machine, plan = document["machine"], document["plan"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    coverage = max((ratio.coverage for each in results if (ratio := ratio_of(each))), default=0.0)
+    coverage = min((ratio.coverage for each in results if (ratio := ratio_of(each))), default=0.0)
     out = [
         (
             f"{machine['date'][:10]}, commit {machine['commit']}; {machine['cores']} cores "
