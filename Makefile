@@ -44,18 +44,18 @@ report: setup-dev ## The report of what ./counts holds, as text and as ./counts/
 	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html
 
 verify: setup-dev ## Format, lint, types, generated code, import layers, fast tests; writes nothing
-	$(PY) -m ruff format --check raft kvstore tests protos
-	$(PY) -m ruff check raft kvstore tests protos
+	$(PY) -m ruff format --check raft kvstore tests protos benchmarks
+	$(PY) -m ruff check raft kvstore tests protos benchmarks
 	$(PY) -m mypy
 	$(PY) protos/generate.py --check
 	$(PY) -m pytest -m "not slow and not compat and not process and not sim"
 
 fix: setup-dev ## Rewrites formatting and what lint can mend
-	$(PY) -m ruff check --fix raft kvstore tests protos
-	$(PY) -m ruff format raft kvstore tests protos
+	$(PY) -m ruff check --fix raft kvstore tests protos benchmarks
+	$(PY) -m ruff format raft kvstore tests protos benchmarks
 
-bench: setup-dev ## Many keys: memory, restart, rates, puts beside the heaviest requests (minutes)
-	$(PY) -m benchmarks.million $(BENCH)
+bench: setup-dev ## Ours and etcd in turn under one load: make bench BENCH="--only put --nodes 3 --pairs 5" (all: hours)
+	$(PY) -m benchmarks $(BENCH)
 
 golden: setup-dev ## Rewrites the golden files; read the diff before committing it
 	KVSTORE_GOLDEN=rewrite $(PY) -m pytest tests/golden
