@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from kvstore.cli.exits import CliError
 from kvstore.cli.printers import FORMS, Printer
-from kvstore.client import operations
+from kvstore.client import operations, recipes
 from kvstore.client.call import Unary
 from kvstore.client.errors import KvError, from_status
 from kvstore.client.keepalive import KeepAliveSchedule
-from kvstore.client.recipes import claim, disarm, health, leader, move_leader
+from kvstore.client.recipes import Bounded, claim, disarm, health, leader, move_leader
 from kvstore.client.snapshots import SnapshotCheck
 from kvstore.client.txn import Get, Put, Txn
 from kvstore.client.values import AlarmType
@@ -219,6 +220,7 @@ def _feed_recipes(data: bytes) -> None:
     pieces = _split(data)
     programs: Sequence[Callable[[], Any]] = (
         lambda: claim("lock", 7),
+        *_holders(),
         lambda: health("a", None, lambda: 0.0),
         lambda: disarm(AlarmType.NONE, 0, None),
         lambda: move_leader(["a", "b"], 1, None),
@@ -227,6 +229,34 @@ def _feed_recipes(data: bytes) -> None:
     first = next((each for each in refusals if each is not None), None)
     if all(refusals) and first is not None:
         raise first
+
+
+def _holders() -> list[Callable[[], Any]]:
+    """Recipes on a lease that is there already, each new every time."""
+
+    def clock() -> float:
+        return 0.0
+
+    lease: Any = SimpleNamespace(id=7, lost=False)
+    held: dict[str, Any] = {"ttl": 60, "lease": lease}
+    return [
+        lambda: recipes.WriteLockRecipe("rw", clock, **held).acquire(),
+        lambda: recipes.SemaphoreRecipe("s", clock, max_leases=2, **held).acquire(),
+        lambda: recipes.DoubleBarrierRecipe("b", clock, count=2, **held).begin(),
+        lambda: recipes.QueueRecipe("q", clock, **held).get(),
+        lambda: recipes.LockingQueueRecipe("q", clock, **held).get(),
+        lambda: recipes.QueueRecipe("q", clock, **held).put("v"),
+        lambda: recipes.CounterRecipe("c").add(1),
+        lambda: recipes.PartyRecipe("p", clock, **held).join(),
+        lambda: recipes.read_tree(b"t/"),
+        lambda: _partitioned(recipes.PartitionerRecipe("i", clock, items=["a", "b"], **held)),
+    ]
+
+
+def _partitioned(partitioner: recipes.PartitionerRecipe) -> Any:
+    yield from partitioner.join()
+    yield from partitioner.acquire()
+    yield from partitioner.release()
 
 
 def _ran(program: Any, pieces: list[bytes]) -> Exception | None:
@@ -239,6 +269,8 @@ def _ran(program: Any, pieces: list[bytes]) -> Exception | None:
         except (KvError, DecodeError) as error:
             return error
         sent = None
+        while isinstance(step, Bounded):
+            step = step.step
         if isinstance(step, Unary):
             try:
                 answer = step.method.response.FromString(pieces[number % len(pieces)])

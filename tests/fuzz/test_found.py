@@ -27,10 +27,10 @@ from kvstore.cli.printers import FORMS, Printer
 from kvstore.cli.txntext import parse_compare, parse_operation
 from kvstore.client import operations
 from kvstore.client.errors import KvError, Outcome
-from kvstore.client.recipes import claim
+from kvstore.client.recipes import claim, read_tree
 from kvstore.client.values import AlarmType
 from kvstore.client.watching import WatchCursor
-from kvstore.errors import EtcdError
+from kvstore.errors import Code, EtcdError
 from kvstore.machine import command
 from kvstore.machine.alarms import load_alarms
 from kvstore.machine.command import CommandError, CommandKind, encode
@@ -358,6 +358,14 @@ def test_a_transaction_of_a_lock_with_other_results() -> None:
         with pytest.raises(KvError) as raised:
             program.send(step.convert(answer))  # type: ignore[union-attr]
         assert raised.value.outcome is Outcome.UNKNOWN
+
+
+def test_a_page_that_is_empty_and_says_there_is_more() -> None:
+    program = read_tree(b"t/")
+    step = next(program)
+    with pytest.raises(KvError) as raised:
+        program.send(step.convert(rpc_pb2.RangeResponse(more=True)))  # type: ignore[union-attr]
+    assert raised.value.code is Code.INTERNAL
 
 
 def nested(depth: int, innermost: bytes = b"") -> bytes:

@@ -27,6 +27,7 @@ from kvstore.client.errors import (
 from kvstore.client.keys import Key, span
 from kvstore.client.limits import SCAN_PAGE
 from kvstore.client.methods import adopt
+from kvstore.client.recipes.line import strange_answer
 from kvstore.client.recipes.steps import Bell, Program
 from kvstore.client.registry.aio import AsyncRegistry
 from kvstore.client.requests import watch_request
@@ -157,6 +158,8 @@ class AsyncClient(AsyncRecipes, ClientBase):
                 yield each
             if not found.more:
                 return
+            if not found.kvs:
+                raise strange_answer()
             revision = revision or found.header.revision
             start = found.kvs[-1].key + b"\0"
 

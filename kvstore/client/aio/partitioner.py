@@ -41,7 +41,11 @@ class AsyncPartitioner(Holder[PartitionerRecipe]):
         await self._client._run(self._recipe.join(timeout))
         members = AsyncTreeCache(self._client, line_prefix(self._recipe.members_name))
         members.listen(lambda _event: self._see(members))
-        self._members = await members.start()
+        try:
+            self._members = await members.start()
+        except BaseException:
+            await self._client._run(self._recipe.part())
+            raise
 
     async def leave(self) -> None:
         """Give everything up and be a member no longer."""

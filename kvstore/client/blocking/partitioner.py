@@ -39,7 +39,11 @@ class Partitioner(Holder[PartitionerRecipe]):
         self._client._run(self._recipe.join(timeout))
         members = TreeCache(self._client, line_prefix(self._recipe.members_name))
         members.listen(lambda _event: self._see(members))
-        self._members = members.start()
+        try:
+            self._members = members.start()
+        except BaseException:
+            self._client._run(self._recipe.part())
+            raise
 
     def leave(self) -> None:
         """Give everything up and be a member no longer."""

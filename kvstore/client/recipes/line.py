@@ -126,9 +126,9 @@ def take_place(key: bytes, behind: bytes, lease_id: int, value: Key = b"") -> Pr
 
 
 def strange_answer() -> KvError:
-    """A transaction was answered with other results than it asked for."""
+    """An answer is another one than the request can have: the server is broken."""
     return KvError(
-        "the server's answer to the transaction has other results than it asked for",
+        "the server's answer has other results than were asked for",
         code=catalogue.Code.INTERNAL,
         outcome=Outcome.UNKNOWN,
     )
@@ -166,7 +166,10 @@ def wait_turn(behind: bytes, place: Claim) -> Program[Claim]:
             ) from error
     own: RangeResult = yield operations.range(place.key)
     if own.first is None or own.first.create_revision != place.token:
-        raise LeaseLostError(catalogue.MUTEX_SESSION_EXPIRED.message)
+        raise LeaseLostError(
+            f"our key {_text(place.key)} is gone from the line: lease {place.lease_id:x} ended, "
+            "or somebody deleted the key"
+        )
     return Claim(place.key, place.token, place.lease_id, True, own.header.revision)
 
 

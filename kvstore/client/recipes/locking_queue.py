@@ -152,6 +152,8 @@ class LockingQueueRecipe(HolderRecipe):
                     return kv, revision
             if not entries.more:
                 return None, revision
+            if not entries.kvs:
+                raise strange_answer()
             start = entries.kvs[-1].key + b"\0"
 
     def _hold(self, entry: KeyValue, place: Claim) -> Program[Claim | None]:

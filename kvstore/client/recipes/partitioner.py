@@ -95,6 +95,8 @@ class PartitionerRecipe(HolderRecipe):
         self._going: dict[bytes, int] = {}
         """Items that are not ours any more, but may still look so to others."""
         self._target: frozenset[bytes] = frozenset()
+        self._known: frozenset[bytes] = frozenset()
+        """The members' keys that the division follows."""
         self._revision = 0
         """Of the newest list of members that was seen."""
         self._acquired = False
@@ -141,7 +143,9 @@ class PartitionerRecipe(HolderRecipe):
             if revision <= self._revision or self._claim is None:
                 return
             self._revision = revision
-            self._target = self._share(members)
+            known = frozenset(members)
+            if known != self._known:
+                self._known, self._target = known, self._share(known)
         if self._target != self._tokens.keys():
             self._changed.ring()
 
@@ -157,7 +161,7 @@ class PartitionerRecipe(HolderRecipe):
     def join(self, timeout: float | None = None) -> Program[None]:
         """Become a member; `acquire` then gets a share."""
         self._tokens, self._going = {}, {}
-        self._target = self._returned = frozenset()
+        self._target = self._returned = self._known = frozenset()
         self._acquired = False
         yield from self.enter(self._take, timeout)
 
@@ -276,8 +280,10 @@ class PartitionerRecipe(HolderRecipe):
         revision = answer.header.revision
         if not answer.succeeded:
             raise LeaseLostError(f"{self._what}: lease {place.lease_id:x} is no member any more")
+        if len(answer.responses) != len(items):
+            raise strange_answer()
         tokens, taken = dict(self._tokens), None
-        for item, result in zip(items, answer.responses, strict=False):
+        for item, result in zip(items, answer.responses, strict=True):
             match result:
                 case TxnResult(succeeded=True):
                     tokens[item] = revision

@@ -7,7 +7,7 @@ it, and who comes or goes moves little more than what it gets or leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from hashlib import blake2b
 from typing import TypeAlias
 
@@ -22,15 +22,15 @@ Division: TypeAlias = Callable[
 def divide(items: Collection[bytes], members: Collection[bytes]) -> dict[bytes, frozenset[bytes]]:
     """Each member's items. Numbers of items differ by one at most.
 
-    Takes time in proportion to items times members: 1,000 items among 10 take about 20 ms.
+    Takes time in proportion to items times members: tens of ms for 1,000 items among 10.
     """
     shares: dict[bytes, set[bytes]] = {each: set() for each in members}
     if not shares:
         return {}
-    room, extras = divmod(len(set(items)), len(shares))
-    pairs = sorted((_score(item, member), item, member) for item in set(items) for member in shares)
+    wanted = set(items)
+    room, extras = divmod(len(wanted), len(shares))
     given: set[bytes] = set()
-    for _, item, member in pairs:
+    for _, item, member in sorted(_pairs(wanted, shares)):
         share = shares[member]
         if item in given or len(share) > room or (len(share) == room and extras == 0):
             continue
@@ -40,6 +40,14 @@ def divide(items: Collection[bytes], members: Collection[bytes]) -> dict[bytes, 
     return {member: frozenset(share) for member, share in shares.items()}
 
 
-def _score(item: bytes, member: bytes) -> bytes:
-    # Keyed by the member: item and member cannot be told apart from their sum otherwise.
-    return blake2b(item, digest_size=8, key=blake2b(member, digest_size=32).digest()).digest()
+def _pairs(
+    items: Collection[bytes], members: Collection[bytes]
+) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Every (score, item, member)."""
+    for member in members:
+        # Begun with a digest of fixed size: where the member ends and the item begins is clear.
+        begun = blake2b(blake2b(member).digest(), digest_size=8)
+        for item in items:
+            score = begun.copy()
+            score.update(item)
+            yield score.digest(), item, member

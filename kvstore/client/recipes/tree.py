@@ -12,6 +12,7 @@ from enum import Enum
 from kvstore.client import operations
 from kvstore.client.keys import Key, span, to_bytes
 from kvstore.client.limits import SCAN_PAGE
+from kvstore.client.recipes.line import strange_answer
 from kvstore.client.recipes.steps import Program
 from kvstore.client.values import Event, KeyValue, RangeResult
 
@@ -119,4 +120,6 @@ def read_tree(prefix: bytes) -> Program[tuple[list[KeyValue], int]]:
         revision = revision or page.header.revision
         if not page.more:
             return kvs, revision
+        if not page.kvs:
+            raise strange_answer()
         start = page.kvs[-1].key + b"\0"

@@ -8,18 +8,40 @@ import pytest
 
 import kvstore.client
 from kvstore.client import (
+    AsyncBarrier,
     AsyncClient,
+    AsyncCounter,
+    AsyncDoubleBarrier,
     AsyncElection,
     AsyncLeadership,
     AsyncLease,
     AsyncLock,
+    AsyncLockingQueue,
+    AsyncPartitioner,
+    AsyncParty,
+    AsyncQueue,
+    AsyncReadLock,
+    AsyncSemaphore,
+    AsyncTreeCache,
     AsyncWatch,
+    AsyncWriteLock,
+    Barrier,
     Client,
+    Counter,
+    DoubleBarrier,
     Election,
     Leadership,
     Lease,
     Lock,
+    LockingQueue,
+    Partitioner,
+    Party,
+    Queue,
+    ReadLock,
+    Semaphore,
+    TreeCache,
     Watch,
+    WriteLock,
     operations,
 )
 from kvstore.client.base import _tls
@@ -49,6 +71,17 @@ def methods(kind: type) -> set[str]:
         (Lock, AsyncLock),
         (Election, AsyncElection),
         (Leadership, AsyncLeadership),
+        (Barrier, AsyncBarrier),
+        (Counter, AsyncCounter),
+        (DoubleBarrier, AsyncDoubleBarrier),
+        (LockingQueue, AsyncLockingQueue),
+        (Partitioner, AsyncPartitioner),
+        (Party, AsyncParty),
+        (Queue, AsyncQueue),
+        (ReadLock, AsyncReadLock),
+        (Semaphore, AsyncSemaphore),
+        (TreeCache, AsyncTreeCache),
+        (WriteLock, AsyncWriteLock),
         (Registry, AsyncRegistry),
         (RegistryWatch, AsyncRegistryWatch),
         (Registration, AsyncRegistration),
@@ -65,6 +98,16 @@ def test_same_methods_and_arguments(blocking: type, awaited: type) -> None:
             assert [(p.name, p.kind, p.default) for p in here] == [
                 (p.name, p.kind, p.default) for p in there
             ], name
+
+
+def test_programs_become_methods_with_their_own_face() -> None:
+    acquire = inspect.signature(Semaphore.holders)
+    assert list(acquire.parameters) == ["self"]
+    assert acquire.return_annotation == "tuple[Contender, ...]"
+    assert LockingQueue.put.__doc__ == AsyncLockingQueue.put.__doc__
+    assert str(inspect.signature(AsyncQueue.get)) == (
+        "(self, timeout: 'float | None' = None) -> 'bytes | None'"
+    )
 
 
 def test_every_operation_is_a_method() -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from kvstore.checks.reach import Network
 from kvstore.errors import EtcdError
 from kvstore.machine import ANY_REVISION, BatchAction, BatchFailure, BatchItem
 from kvstore.node.node import Node
@@ -52,7 +53,8 @@ class Observer:
 class World:
     """Nodes and their registries, by name."""
 
-    def __init__(self, nodes: Nodes, check_networks: Any = None) -> None:
+    def __init__(self, nodes: Nodes, check_networks: Sequence[Network] | None = None) -> None:
+        """`check_networks`: where the members' agentless checks may go; None: none are run."""
         self.nodes = nodes
         self._check_networks = check_networks
         self.registries: dict[str, Registry] = {}
@@ -75,7 +77,10 @@ class World:
 
 @asynccontextmanager
 async def world(
-    directory: Path, *names: str, check_networks: Any = None, **settings: Any
+    directory: Path,
+    *names: str,
+    check_networks: Sequence[Network] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[World]:
     async with running(directory, *names, **settings) as nodes:
         made = World(nodes, check_networks)

@@ -252,6 +252,25 @@ def test_one_release_wakes_one(
         next(each for each in waiters if each.held).release()
 
 
+def test_a_canceled_task_gives_up_its_place(kind: str, server: Local, name: str) -> None:
+    async def main() -> None:
+        async with AsyncClient(server.target) as client:
+            leases = set((await client.leases()).ids)
+            async with make(client, "write_lock" if kind == "read_lock" else kind, name, ttl=30):
+                inside = (await client.get_prefix(f"{name}/")).count
+                waiting = make(client, kind, name, ttl=30)
+                async with client.watch(f"{name}/", prefix=True) as changes:
+                    task = asyncio.create_task(waiting.acquire())
+                    assert await changes.get(timeout=5)  # it stands in the line
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert (await client.get_prefix(f"{name}/")).count == inside
+            assert set((await client.leases()).ids) == leases
+
+    asyncio.run(main())
+
+
 def test_a_lease_must_be_granted_first() -> None:
     async def main() -> None:
         async with AsyncClient("127.0.0.1:1") as client:
