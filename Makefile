@@ -30,11 +30,13 @@ sim: setup-dev ## Runs one seed of the simulator again: make sim SEED=7 [PROFILE
 	$(PY) -m tests.sim.run --seed $(SEED) --profile $(PROFILE) $(SIM)
 
 campaign: setup-dev ## Every proof at the size of a change to be merged (about an hour); counts in ./counts
+	@rm -f $(COUNTS)/*.json
 	KVSTORE_COUNTS=$(COUNTS) KVSTORE_SIM_PAIRS=10 $(PY) -m pytest -m "slow or sim" --timeout 0 \
 	  tests/sim tests/linear tests/fuzz tests/process
 	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html --title "Campaign"
 
 nightly: setup-dev ## As long as MINUTES says (default 90): fresh seeds, every proof; counts in ./counts
+	@rm -f $(COUNTS)/*.json
 	KVSTORE_COUNTS=$(COUNTS) $(PY) -m tests.sim.nightly --minutes $(or $(MINUTES),90)
 	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html --title "Nightly"
 
@@ -42,18 +44,18 @@ report: setup-dev ## The report of what ./counts holds, as text and as ./counts/
 	@$(PY) -m tests.sim.report $(COUNTS) --html $(COUNTS)/report.html
 
 verify: setup-dev ## Format, lint, types, generated code, import layers, fast tests; writes nothing
-	$(PY) -m ruff format --check raft kvstore tests protos
-	$(PY) -m ruff check raft kvstore tests protos
+	$(PY) -m ruff format --check raft kvstore tests protos benchmarks
+	$(PY) -m ruff check raft kvstore tests protos benchmarks
 	$(PY) -m mypy
 	$(PY) protos/generate.py --check
 	$(PY) -m pytest -m "not slow and not compat and not process and not sim"
 
 fix: setup-dev ## Rewrites formatting and what lint can mend
-	$(PY) -m ruff check --fix raft kvstore tests protos
-	$(PY) -m ruff format raft kvstore tests protos
+	$(PY) -m ruff check --fix raft kvstore tests protos benchmarks
+	$(PY) -m ruff format raft kvstore tests protos benchmarks
 
-bench: setup-dev ## Many keys: memory, restart, rates, puts beside the heaviest requests (minutes)
-	$(PY) -m benchmarks.million $(BENCH)
+bench: setup-dev ## Ours and etcd in turn under one load: make bench BENCH="--only put --nodes 3 --pairs 5" (all: hours)
+	$(PY) -m benchmarks $(BENCH)
 
 golden: setup-dev ## Rewrites the golden files; read the diff before committing it
 	KVSTORE_GOLDEN=rewrite $(PY) -m pytest tests/golden

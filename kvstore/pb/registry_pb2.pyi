@@ -36,7 +36,7 @@ class Header(_message.Message):
     member_id: int
     revision: int
     no_leader: bool
-    def __init__(self, cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., revision: _Optional[int] = ..., no_leader: _Optional[bool] = ...) -> None: ...
+    def __init__(self, cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., revision: _Optional[int] = ..., no_leader: bool = ...) -> None: ...
 
 class ServiceName(_message.Message):
     __slots__ = ("namespace", "service")
@@ -198,7 +198,7 @@ class Instance(_message.Message):
     lease: int
     create_revision: int
     mod_revision: int
-    def __init__(self, name: _Optional[_Union[InstanceName, _Mapping]] = ..., address: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., zone: _Optional[str] = ..., region: _Optional[str] = ..., version: _Optional[str] = ..., weight: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., status: _Optional[_Union[Status, str]] = ..., reported: _Optional[_Union[Status, str]] = ..., override: _Optional[_Union[Status, str]] = ..., silent: _Optional[bool] = ..., stale: _Optional[bool] = ..., routable: _Optional[bool] = ..., ttl_s: _Optional[int] = ..., grace_s: _Optional[int] = ..., drain_s: _Optional[int] = ..., registered_at_ms: _Optional[int] = ..., changed_at_ms: _Optional[int] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., check_results: _Optional[_Iterable[_Union[CheckResult, _Mapping]]] = ..., checks: _Optional[_Iterable[_Union[Check, _Mapping]]] = ..., lease: _Optional[int] = ..., create_revision: _Optional[int] = ..., mod_revision: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[_Union[InstanceName, _Mapping]] = ..., address: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., zone: _Optional[str] = ..., region: _Optional[str] = ..., version: _Optional[str] = ..., weight: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., status: _Optional[_Union[Status, str]] = ..., reported: _Optional[_Union[Status, str]] = ..., override: _Optional[_Union[Status, str]] = ..., silent: bool = ..., stale: bool = ..., routable: bool = ..., ttl_s: _Optional[int] = ..., grace_s: _Optional[int] = ..., drain_s: _Optional[int] = ..., registered_at_ms: _Optional[int] = ..., changed_at_ms: _Optional[int] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., check_results: _Optional[_Iterable[_Union[CheckResult, _Mapping]]] = ..., checks: _Optional[_Iterable[_Union[Check, _Mapping]]] = ..., lease: _Optional[int] = ..., create_revision: _Optional[int] = ..., mod_revision: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("instance",)
@@ -214,7 +214,7 @@ class RegisterResponse(_message.Message):
     header: Header
     instance: Instance
     created: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., instance: _Optional[_Union[Instance, _Mapping]] = ..., created: _Optional[bool] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., instance: _Optional[_Union[Instance, _Mapping]] = ..., created: bool = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("leases", "instances")
@@ -259,7 +259,7 @@ class Acknowledged(_message.Message):
     silent_members: _containers.RepeatedScalarFieldContainer[int]
     cannot_acknowledge: _containers.ScalarMap[str, int]
     waited_ms: int
-    def __init__(self, complete: _Optional[bool] = ..., acknowledged: _Optional[int] = ..., laggards: _Optional[_Iterable[_Union[Subscriber, _Mapping]]] = ..., silent_members: _Optional[_Iterable[int]] = ..., cannot_acknowledge: _Optional[_Mapping[str, int]] = ..., waited_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, complete: bool = ..., acknowledged: _Optional[int] = ..., laggards: _Optional[_Iterable[_Union[Subscriber, _Mapping]]] = ..., silent_members: _Optional[_Iterable[int]] = ..., cannot_acknowledge: _Optional[_Mapping[str, int]] = ..., waited_ms: _Optional[int] = ...) -> None: ...
 
 class Subscriber(_message.Message):
     __slots__ = ("id", "member_id", "member_name", "acked_revision")
@@ -293,7 +293,7 @@ class DeregisterResponse(_message.Message):
     existed: bool
     last: Instance
     acknowledged: Acknowledged
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., existed: _Optional[bool] = ..., last: _Optional[_Union[Instance, _Mapping]] = ..., acknowledged: _Optional[_Union[Acknowledged, _Mapping]] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., existed: bool = ..., last: _Optional[_Union[Instance, _Mapping]] = ..., acknowledged: _Optional[_Union[Acknowledged, _Mapping]] = ...) -> None: ...
 
 class SetStatusRequest(_message.Message):
     __slots__ = ("name", "reported", "override", "release", "check", "reason")
@@ -309,7 +309,7 @@ class SetStatusRequest(_message.Message):
     release: bool
     check: CheckResult
     reason: str
-    def __init__(self, name: _Optional[_Union[InstanceName, _Mapping]] = ..., reported: _Optional[_Union[Status, str]] = ..., override: _Optional[_Union[Status, str]] = ..., release: _Optional[bool] = ..., check: _Optional[_Union[CheckResult, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[_Union[InstanceName, _Mapping]] = ..., reported: _Optional[_Union[Status, str]] = ..., override: _Optional[_Union[Status, str]] = ..., release: bool = ..., check: _Optional[_Union[CheckResult, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class SetStatusResponse(_message.Message):
     __slots__ = ("header", "instance")
@@ -329,7 +329,7 @@ class DrainRequest(_message.Message):
     reason: str
     wait: WaitForSubscribers
     undo: bool
-    def __init__(self, name: _Optional[_Union[InstanceName, _Mapping]] = ..., reason: _Optional[str] = ..., wait: _Optional[_Union[WaitForSubscribers, _Mapping]] = ..., undo: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[_Union[InstanceName, _Mapping]] = ..., reason: _Optional[str] = ..., wait: _Optional[_Union[WaitForSubscribers, _Mapping]] = ..., undo: bool = ...) -> None: ...
 
 class DrainResponse(_message.Message):
     __slots__ = ("header", "instances", "acknowledged")
@@ -363,7 +363,7 @@ class Selection(_message.Message):
     prefer_zone: str
     only_preferred: bool
     unknown_is_healthy: bool
-    def __init__(self, health: _Optional[_Union[Selection.Health, str]] = ..., tags: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ..., prefer_zone: _Optional[str] = ..., only_preferred: _Optional[bool] = ..., unknown_is_healthy: _Optional[bool] = ...) -> None: ...
+    def __init__(self, health: _Optional[_Union[Selection.Health, str]] = ..., tags: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ..., prefer_zone: _Optional[str] = ..., only_preferred: bool = ..., unknown_is_healthy: bool = ...) -> None: ...
 
 class GetInstancesRequest(_message.Message):
     __slots__ = ("service", "selection", "linearizable")
@@ -373,7 +373,7 @@ class GetInstancesRequest(_message.Message):
     service: ServiceName
     selection: Selection
     linearizable: bool
-    def __init__(self, service: _Optional[_Union[ServiceName, _Mapping]] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., linearizable: _Optional[bool] = ...) -> None: ...
+    def __init__(self, service: _Optional[_Union[ServiceName, _Mapping]] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., linearizable: bool = ...) -> None: ...
 
 class GetInstancesResponse(_message.Message):
     __slots__ = ("header", "instances", "service_revision", "guard", "strays", "fell_back")
@@ -389,7 +389,7 @@ class GetInstancesResponse(_message.Message):
     guard: Guard
     strays: _containers.RepeatedCompositeFieldContainer[Stray]
     fell_back: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., service_revision: _Optional[int] = ..., guard: _Optional[_Union[Guard, _Mapping]] = ..., strays: _Optional[_Iterable[_Union[Stray, _Mapping]]] = ..., fell_back: _Optional[bool] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., service_revision: _Optional[int] = ..., guard: _Optional[_Union[Guard, _Mapping]] = ..., strays: _Optional[_Iterable[_Union[Stray, _Mapping]]] = ..., fell_back: bool = ...) -> None: ...
 
 class Guard(_message.Message):
     __slots__ = ("since_ms", "until_ms", "held", "total", "state")
@@ -488,7 +488,7 @@ class WatchResponse(_message.Message):
     revision: int
     is_progress: bool
     guard: Guard
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., is_snapshot: _Optional[bool] = ..., snapshot: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[InstanceEvent, _Mapping]]] = ..., revision: _Optional[int] = ..., is_progress: _Optional[bool] = ..., guard: _Optional[_Union[Guard, _Mapping]] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., is_snapshot: bool = ..., snapshot: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[InstanceEvent, _Mapping]]] = ..., revision: _Optional[int] = ..., is_progress: bool = ..., guard: _Optional[_Union[Guard, _Mapping]] = ...) -> None: ...
 
 class InstanceEvent(_message.Message):
     __slots__ = ("event", "reason", "revision", "instance", "left")
@@ -502,7 +502,7 @@ class InstanceEvent(_message.Message):
     revision: int
     instance: Instance
     left: bool
-    def __init__(self, event: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., revision: _Optional[int] = ..., instance: _Optional[_Union[Instance, _Mapping]] = ..., left: _Optional[bool] = ...) -> None: ...
+    def __init__(self, event: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., revision: _Optional[int] = ..., instance: _Optional[_Union[Instance, _Mapping]] = ..., left: bool = ...) -> None: ...
 
 class AckRequest(_message.Message):
     __slots__ = ("subscriber_id", "service", "revision")
@@ -520,7 +520,7 @@ class AckResponse(_message.Message):
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     header: Header
     known: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., known: _Optional[bool] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., known: bool = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("name", "selection")
@@ -544,7 +544,7 @@ class ExplainResponse(_message.Message):
     findings: _containers.RepeatedCompositeFieldContainer[Finding]
     recent: _containers.RepeatedCompositeFieldContainer[InstanceEvent]
     verdict: str
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., instance: _Optional[_Union[Instance, _Mapping]] = ..., routable: _Optional[bool] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., recent: _Optional[_Iterable[_Union[InstanceEvent, _Mapping]]] = ..., verdict: _Optional[str] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., instance: _Optional[_Union[Instance, _Mapping]] = ..., routable: bool = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., recent: _Optional[_Iterable[_Union[InstanceEvent, _Mapping]]] = ..., verdict: _Optional[str] = ...) -> None: ...
 
 class Finding(_message.Message):
     __slots__ = ("rule", "passes", "text")
@@ -554,7 +554,7 @@ class Finding(_message.Message):
     rule: str
     passes: bool
     text: str
-    def __init__(self, rule: _Optional[str] = ..., passes: _Optional[bool] = ..., text: _Optional[str] = ...) -> None: ...
+    def __init__(self, rule: _Optional[str] = ..., passes: bool = ..., text: _Optional[str] = ...) -> None: ...
 
 class HistoryRequest(_message.Message):
     __slots__ = ("name", "time_ms", "revision", "from_revision", "until_revision", "limit", "newest_first")
@@ -572,7 +572,7 @@ class HistoryRequest(_message.Message):
     until_revision: int
     limit: int
     newest_first: bool
-    def __init__(self, name: _Optional[_Union[InstanceName, _Mapping]] = ..., time_ms: _Optional[int] = ..., revision: _Optional[int] = ..., from_revision: _Optional[int] = ..., until_revision: _Optional[int] = ..., limit: _Optional[int] = ..., newest_first: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[_Union[InstanceName, _Mapping]] = ..., time_ms: _Optional[int] = ..., revision: _Optional[int] = ..., from_revision: _Optional[int] = ..., until_revision: _Optional[int] = ..., limit: _Optional[int] = ..., newest_first: bool = ...) -> None: ...
 
 class HistoryResponse(_message.Message):
     __slots__ = ("header", "events", "instances", "unknown", "as_of_revision", "as_of_ms", "oldest_revision", "oldest_ms")
@@ -608,7 +608,7 @@ class EndGuardRequest(_message.Message):
     CONFIRM_FIELD_NUMBER: _ClassVar[int]
     service: ServiceName
     confirm: bool
-    def __init__(self, service: _Optional[_Union[ServiceName, _Mapping]] = ..., confirm: _Optional[bool] = ...) -> None: ...
+    def __init__(self, service: _Optional[_Union[ServiceName, _Mapping]] = ..., confirm: bool = ...) -> None: ...
 
 class EndGuardResponse(_message.Message):
     __slots__ = ("header", "held")
@@ -646,7 +646,7 @@ class GetSettingsResponse(_message.Message):
     header: Header
     settings: Settings
     stored: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., stored: _Optional[bool] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., stored: bool = ...) -> None: ...
 
 class Settings(_message.Message):
     __slots__ = ("guard_enabled", "guard_percent", "guard_at_least", "guard_window_s", "guard_hold_s")
@@ -660,7 +660,7 @@ class Settings(_message.Message):
     guard_at_least: int
     guard_window_s: int
     guard_hold_s: int
-    def __init__(self, guard_enabled: _Optional[bool] = ..., guard_percent: _Optional[int] = ..., guard_at_least: _Optional[int] = ..., guard_window_s: _Optional[int] = ..., guard_hold_s: _Optional[int] = ...) -> None: ...
+    def __init__(self, guard_enabled: bool = ..., guard_percent: _Optional[int] = ..., guard_at_least: _Optional[int] = ..., guard_window_s: _Optional[int] = ..., guard_hold_s: _Optional[int] = ...) -> None: ...
 
 class CreateNamespaceRequest(_message.Message):
     __slots__ = ("namespace",)
@@ -674,7 +674,7 @@ class CreateNamespaceResponse(_message.Message):
     CREATED_FIELD_NUMBER: _ClassVar[int]
     header: Header
     created: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., created: _Optional[bool] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., created: bool = ...) -> None: ...
 
 class DeleteNamespaceRequest(_message.Message):
     __slots__ = ("namespace",)
@@ -688,7 +688,7 @@ class DeleteNamespaceResponse(_message.Message):
     EXISTED_FIELD_NUMBER: _ClassVar[int]
     header: Header
     existed: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., existed: _Optional[bool] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., existed: bool = ...) -> None: ...
 
 class ListNamespacesRequest(_message.Message):
     __slots__ = ()

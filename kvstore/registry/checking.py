@@ -59,7 +59,7 @@ class _Duty:
         self.checks = distinct(instance.checks)
         self.target = Target(instance.address, instance.port)
         self.beat_at = 0.0
-        results = stored_results(instance)
+        results = _stored_results(instance)
         self.tallies = [
             Tally(_standing(results.get(check.title, instance.reported))) for check in self.checks
         ]
@@ -80,7 +80,7 @@ class _Duty:
         """Results that are not stored; the bad ones first, since the worst one counts."""
         if any(tally.standing is Standing.STARTING for tally in self.tallies):
             return []  # it is wanted only when every check has passed once
-        stored = stored_results(instance)
+        stored = _stored_results(instance)
         found = [
             (check, Status(tally.standing.value), finding)
             for check, tally, finding in zip(self.checks, self.tallies, self.findings, strict=True)
@@ -89,7 +89,7 @@ class _Duty:
         return sorted(found, key=lambda each: each[1] is Status.UP)
 
 
-def stored_results(instance: Instance) -> dict[str, Status]:
+def _stored_results(instance: Instance) -> dict[str, Status]:
     """What the registry knows of an instance's checks: a status for each name."""
     results = (instance.check or {}).get("results")
     if not isinstance(results, Mapping):

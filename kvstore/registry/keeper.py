@@ -71,7 +71,7 @@ class Keeper:
     def __init__(self, node: Node, catalog: Catalog) -> None:
         self._node = node
         self._catalog = catalog
-        self._liveness = Liveness()
+        self._liveness = Liveness(limits.HEARTBEAT_MARGIN_S)
         self._names: dict[int, InstanceName] = {}
         self._services: dict[ServiceName, _Watched] = {}
         self._alert: dict[ServiceName, None] = {}

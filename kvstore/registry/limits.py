@@ -32,6 +32,7 @@ __all__ = (
     "GUARD_PERCENT",
     "GUARD_WINDOW_S",
     "HEARTBEAT_CHUNK",
+    "HEARTBEAT_MARGIN_S",
     "HISTORY_SLICE_RECORDS",
     "INSTANCE_ID_CHARS_MAX",
     "KEEPER_BATCH_BYTES",
@@ -115,6 +116,8 @@ REBUILD_SLICE_INSTANCES: Final = 1_000
 """Instances that the catalog takes in between two turns of the loop."""
 REBUILD_RETRY_S: Final = 0.05
 """Pause before the catalog is read anew when that could not be finished."""
+HEARTBEAT_MARGIN_S: Final = 0.2
+"""What a heartbeat may take from its arrival until it counts, beyond the TTL."""
 HISTORY_SLICE_RECORDS: Final = 1_000
 """Records of the journal that a question to it looks at between two turns."""
 

@@ -57,15 +57,16 @@ class _Pulse:
         self.at = 0.0
         """When its valid record in the heap surfaces; 0: it has none."""
 
-    @property
-    def deadline(self) -> float:
-        return self.remove_at if self.silent else self.last + self.ttl_s
+    def deadline(self, margin_s: float) -> float:
+        return self.remove_at if self.silent else self.last + self.ttl_s + margin_s
 
 
 class Liveness:
     """The deadlines of all tracked leases; times are seconds of the leader's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, margin_s: float = 0.0) -> None:
+        """`margin_s`: what a heartbeat that came in time may take until it is told here."""
+        self._margin_s = margin_s
         self._pulses: dict[int, _Pulse] = {}
         self._heap: list[tuple[float, int]] = []
 
@@ -101,7 +102,7 @@ class Liveness:
             if pulse.silent:
                 pulse.remove_at += tracked.ttl_s + tracked.grace_s - pulse.ttl_s - pulse.grace_s
             pulse.ttl_s, pulse.grace_s = tracked.ttl_s, tracked.grace_s
-        self._push(pulse, pulse.deadline)
+        self._push(pulse, pulse.deadline(self._margin_s))
 
     def forget(self, lease: int) -> None:
         """The instance is gone."""
@@ -124,7 +125,7 @@ class Liveness:
             if pulse.silent:
                 pulse.silent = pulse.held = False
                 recovered.append(lease)
-                self._push(pulse, pulse.deadline)
+                self._push(pulse, pulse.deadline(self._margin_s))
         return recovered
 
     def hold(self, leases: Iterable[int]) -> None:
@@ -156,8 +157,8 @@ class Liveness:
             if pulse is None or pulse.at != at:
                 continue
             pulse.at = 0.0
-            if pulse.deadline > now:
-                self._push(pulse, pulse.deadline)
+            if pulse.deadline(self._margin_s) > now:
+                self._push(pulse, pulse.deadline(self._margin_s))
             elif not pulse.silent:
                 pulse.silent = True
                 pulse.remove_at = pulse.last + pulse.ttl_s + pulse.grace_s
@@ -180,6 +181,6 @@ class Liveness:
 
     def _rebuild(self) -> None:
         for pulse in self._pulses.values():
-            pulse.at = pulse.deadline
+            pulse.at = pulse.deadline(self._margin_s)
         self._heap = [(pulse.at, pulse.lease) for pulse in self._pulses.values()]
         heapq.heapify(self._heap)

@@ -53,8 +53,10 @@ def _udp() -> Iterator[Feed]:
 
     def feed(data: bytes) -> None:
         answer, again = desk.send(data), desk.send(data)
-        # The second one comes from the cache, and begins with another record.
-        assert len(answer or b"") == len(again or b"")
+        # The second one comes from the cache, and begins with another record: where it is cut it
+        # may hold fewer of them.
+        assert (answer or b"")[:2] == (again or b"")[:2]
+        assert (answer or b"")[3:6] == (again or b"")[3:6], "rcode and count of questions"
         if answer is None:
             assert len(data) < 12 or data[2] & 0x80
             raise Refused("silence")

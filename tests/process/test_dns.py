@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import time
 import urllib.request
@@ -14,6 +16,8 @@ import dns.query
 import dns.rcode
 import pytest
 
+from kvstore.client import Client
+from tests.support.agents import Agent
 from tests.support.rpc import Rpc
 from tests.support.servers import Cluster, free_ports, make_cluster
 
@@ -85,6 +89,48 @@ def test_every_member_knows_within_a_moment_and_goes_on_alone(tmp_path: Path) ->
         time.sleep(2.0)  # two election timeouts: it knows of no leader now
         assert addresses(ports[0]) == {"10.0.0.19"}
         assert ask(ports[0], "x.default.svc.kv.local").rcode() == dns.rcode.NXDOMAIN
+
+
+ROUNDS = int(os.environ.get("KVSTORE_DNS_ROUNDS", "3"))
+
+
+def test_from_sigterm_to_dns(tmp_path: Path) -> None:
+    """How long until no member shows an instance whose agent was told to stop.
+
+    `KVSTORE_DNS_ROUNDS=100 pytest -s` measures it.
+    """
+    cluster, ports = dns_cluster(tmp_path, size=3)
+    took_s = []
+    with cluster:
+        for number in range(ROUNDS):
+            flags = ("--service=payment", "--port=8080", "--address=10.0.0.1", "--drain=0s")
+            agent = Agent(tmp_path / str(number), cluster.endpoints, *flags, "--", "sleep", "60")
+            try:
+                for port in ports:
+                    until(port, {"10.0.0.1"}, timeout_s=30)
+                agent.send(signal.SIGTERM)
+                began = time.monotonic()
+                for port in ports:
+                    until(port, set())
+                took_s.append(time.monotonic() - began)
+                agent.wait()
+            finally:
+                agent.close()
+    took_s.sort()
+    print(f"{ROUNDS} rounds: median {1e3 * took_s[ROUNDS // 2]:.1f} ms, ", end="")
+    print(f"p99 {1e3 * took_s[int(0.99 * ROUNDS)]:.1f} ms, most {1e3 * took_s[-1]:.1f} ms")
+    assert took_s[ROUNDS // 2] < 1.0, took_s
+
+
+def test_what_is_registered_is_answered_from_the_next_moment_on(tmp_path: Path) -> None:
+    cluster, (port,) = dns_cluster(tmp_path)
+    with cluster, Client(cluster.endpoints) as client:
+        with client.registry.register("payment", port=8080, address="10.0.0.1", ttl=9):
+            assert addresses(port) == {"10.0.0.1"}
+            assert ask(port).answer[0].ttl == 3
+            (found,) = ask(port, "1.0.0.10.in-addr.arpa", "PTR").answer
+            assert str(found[0]).endswith(f".{NAME}.")
+        assert addresses(port) == set()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])

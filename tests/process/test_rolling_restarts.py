@@ -5,6 +5,7 @@ KVSTORE_RESTARTS sets how many instances are restarted (a dozen, or 100 in `make
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -148,7 +149,7 @@ def roll(cluster: Cluster, service: str, restarts: int) -> None:
                     ids[slot] = fleet.start(slot)
                     wait_until(lambda i=ids[slot]: load.answers[i], 20)
             known_s.sort()
-            p99_s = known_s[min(int(len(known_s) * 0.99), len(known_s) - 1)]
+            p99_s = known_s[math.ceil(len(known_s) * 0.99) - 1]
             print(
                 f"\n{restarts} restarts, {load.answers.total()} requests, "
                 f"{len(load.failures)} failed; known to {WATCHERS} watchers after "

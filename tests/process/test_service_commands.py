@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,6 +37,7 @@ class Shell:
     def __init__(self, where: str) -> None:
         self._where = where
         self.endpoints = where.partition("=")[2]
+        self.begun: list[subprocess.Popen[str]] = []
 
     def run(self, *argv: str, code: int = 0, given: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -49,18 +56,28 @@ class Shell:
         return json.loads(self.run(*argv, "-w", "json").stdout)
 
     def begin(self, *argv: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*COMMAND, self._where, "service", *argv],
             cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self.begun.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kills what a failed test has left."""
+        for process in self.begun:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
-def shell(where: str) -> Shell:
-    return Shell(where)
+def shell(where: str) -> Iterator[Shell]:
+    shell = Shell(where)
+    yield shell
+    shell.end()
 
 
 def until(done: Callable[[], object]) -> None:
@@ -72,7 +89,11 @@ def until(done: Callable[[], object]) -> None:
 
 def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
     process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=15)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait(timeout=15)
+    return out, err
 
 
 def test_a_service_from_its_registration_to_its_history(shell: Shell) -> None:
@@ -205,6 +226,48 @@ def test_the_guard_is_seen_and_ended(shell: Shell) -> None:
     assert held >= 3
     until(lambda: len(shell.json("get", "many")) == 4 - held)
     assert shell.json("guard", "show", "many") == []
+
+
+def test_top_on_a_terminal_draws_listens_and_leaves_it_as_it_was(shell: Shell) -> None:
+    shell.run("register", "drawn", "--id=d-1", "--port=1")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 90, 0, 0))
+    before = termios.tcgetattr(theirs)
+    running = subprocess.Popen(
+        [*COMMAND, f"--endpoints={shell.endpoints}", "service", "top"],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    seen = b""
+
+    def drawn(text: bytes) -> Callable[[], object]:
+        def look() -> bool:
+            nonlocal seen
+            while select.select([ours], [], [], 0.05)[0]:
+                seen += os.read(ours, 65_536)
+            return text in seen.rpartition(b"\x1b[H")[2]
+
+        return look
+
+    try:
+        until(drawn(b"drawn"))
+        os.write(ours, b"/draw\r\r")
+        until(drawn(b"drawn: 1 instances"))
+        shell.run("deregister", "drawn", "d-1")
+        until(drawn(b"drawn has no instance any more"))
+        os.write(ours, b"q")
+        assert running.wait(timeout=15) == 0, running.stderr
+        drawn(b"")()
+        assert seen.endswith(b"\x1b[?25h\x1b[?1049l")
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        running.kill()
+        running.communicate()
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_top_counts_what_is_there(shell: Shell) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
 
+from kvstore import faults
 from tests.sim.campaign import Campaign, campaign
 from tests.sim.counts import record
+from tests.sim.params import Params
 from tests.sim.run import run_seed
 from tests.sim.shrink import Case, shrink
+from tests.sim.world import World
 
 LONG = int(os.environ.get("KVSTORE_SIM_LONG", "200"))
 SHORT = int(os.environ.get("KVSTORE_SIM_SHORT", "1000"))
@@ -53,6 +57,28 @@ def test_a_failing_seed_gets_smaller() -> None:
     assert outcome.ticks < 500
     assert "--skip" in case.command
     assert case.run().violation is not None
+
+
+def test_processes_die_at_points_of_the_program_and_it_takes_its_rare_ways() -> None:
+    def change(params: Params) -> None:
+        params.rates = {"crash at point": 20.0}
+        params.choices = {"apply.wait": 100, "apply.one_entry": 5_000}
+
+    outcome = run_seed(3, "short", change=change)
+    assert outcome.ok, str(outcome)
+    assert outcome.faults["died at a point"] > 5
+    assert outcome.faults["choice apply.wait"] > 5
+    assert outcome.faults["choice apply.one_entry"] > 5
+    assert outcome.points["wal.after_sync"] > 100
+    assert faults.maybe("apply.one_entry") is False, "nothing stays installed"
+
+
+def test_worlds_are_let_go() -> None:
+    """Whoever catches an error of the catalogue and keeps it must detach it."""
+    for seed in (6, 7, 8):
+        run_seed(seed, "short")
+    gc.collect()
+    assert sum(type(each) is World for each in gc.get_objects()) <= 1
 
 
 @pytest.mark.sim

@@ -37,7 +37,8 @@ class FakeRegistry:
         self.watches_opened: list[Any] = []
         self.kept_deltas = True
         """A watch with a revision goes on there; else it begins with a snapshot."""
-        self._subscribers: set[str] = set()
+        self.subscribers: set[str] = set()
+        """Who watches with an id: these are waited for."""
         self._history: list[Any] = []
         self._changed = threading.Condition()
         self._epoch = 0
@@ -80,6 +81,7 @@ class FakeRegistry:
             self.revision += 1
             instance.mod_revision = self.revision
             instance.routable = instance.status in _ROUTABLE
+            instance.name.namespace = instance.name.namespace or "default"
             self.instances[instance.name.id] = instance
             self._tell(instance, event, gone=False)
         return instance
@@ -149,7 +151,6 @@ class FakeRegistry:
             instance = pb.Instance()
             instance.CopyFrom(wanted)
             name = instance.name
-            name.namespace = name.namespace or "default"
             name.id = name.id or f"{name.service}-{len(self.registered):016x}"
             instance.ttl_s = instance.ttl_s or 10
             instance.reported = instance.reported or pb.UP
@@ -181,14 +182,14 @@ class FakeRegistry:
             with self._changed:
                 revision = self.revision
                 complete = self._changed.wait_for(
-                    lambda: all(self.acked.get(s, 0) >= revision for s in self._subscribers),
+                    lambda: all(self.acked.get(s, 0) >= revision for s in self.subscribers),
                     request.wait.timeout_ms / 1000,
                 )
-                behind = [s for s in self._subscribers if self.acked.get(s, 0) < revision]
+                behind = [s for s in self.subscribers if self.acked.get(s, 0) < revision]
                 response.acknowledged.CopyFrom(
                     pb.Acknowledged(
                         complete=complete,
-                        acknowledged=len(self._subscribers) - len(behind),
+                        acknowledged=len(self.subscribers) - len(behind),
                         laggards=[pb.Subscriber(id=each, member_id=1) for each in behind],
                     )
                 )
@@ -214,7 +215,7 @@ class FakeRegistry:
 
     def _Ack(self, request: Any, context: Any) -> Any:
         with self._changed:
-            known = request.subscriber_id in self._subscribers
+            known = request.subscriber_id in self.subscribers
             if known:
                 self.acked[request.subscriber_id] = request.revision
             self._changed.notify_all()
@@ -225,7 +226,7 @@ class FakeRegistry:
             self.watches_opened.append(request)
             epoch = self._epoch
             if request.subscriber_id:
-                self._subscribers.add(request.subscriber_id)
+                self.subscribers.add(request.subscriber_id)
             told = len(self._history)
             goes_on = bool(request.after_revision) and self.kept_deltas
             if goes_on:
@@ -263,5 +264,5 @@ class FakeRegistry:
                     yield response
         finally:
             with self._changed:
-                self._subscribers.discard(request.subscriber_id)
+                self.subscribers.discard(request.subscriber_id)
                 self._changed.notify_all()

@@ -24,6 +24,10 @@ ALLOWED = {
     # a new member's id is (as in etcd).
     # (One for log time, which expiries carry: it dates the journal and ends nothing.)
     "kvstore/node/lifecycle.py": 3,
+    # When a check was made, how old a file is, how long ago something happened: for people.
+    "kvstore/agent/health.py": 1,
+    "kvstore/checks/probes.py": 1,
+    "kvstore/cli/services/present.py": 1,
     # Where it comes from; the simulator gives another.
     "kvstore/node/host.py": 1,
 }

@@ -49,7 +49,12 @@ def service_argument(*, required: bool = True) -> Callable[[F], F]:
 
 def instance_argument(*, required: bool = True) -> Callable[[F], F]:
     """ID, of an instance of the service before it."""
-    return click.argument("instance", metavar="ID", required=required, shell_complete=_complete_ids)
+    return click.argument(
+        "instance",
+        metavar="ID" if required else "[ID]",
+        required=required,
+        shell_complete=_complete_ids,
+    )
 
 
 _SELECTION = (

@@ -21,7 +21,7 @@ MAIN_PORT: Final = "main"
 _ONLY_IN_ANSWERS: Final = frozenset(
     {
         *("override", "silent", "stale", "routable", "revision", "registered_at", "changed_at"),
-        *("reason", "lease", "check", "checks"),
+        *("reason", "lease", "check"),
     }
 )
 """Fields of the JSON that `get` prints and nobody registers: passed over, so that it can be fed
@@ -82,6 +82,12 @@ def from_json(text: str, service: str, namespace: str) -> Instance:
             # `port` of what `get` prints is the first of `ports`, which tells more.
             if not (name == "port" and told.get("ports")):
                 fields[target] = _read(name, read, value)
+        elif name == "checks":
+            if value:
+                raise bad_args(
+                    "the JSON has checks, which are not registered from here; `kvstore agent run"
+                    " --check` runs them, or a program registers them"
+                )
         elif name not in _ONLY_IN_ANSWERS:
             raise bad_args(
                 f"the JSON has a field {name[:60]!r}, which instances do not have; put what is "

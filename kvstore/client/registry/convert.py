@@ -316,10 +316,5 @@ def settings(message: Any) -> Settings:
 
 
 def settings_to_pb(value: Settings) -> Any:
-    return pb.Settings(
-        guard_enabled=value.guard_enabled,
-        guard_percent=value.guard_percent,
-        guard_at_least=value.guard_at_least,
-        guard_window_s=value.guard_window_s,
-        guard_hold_s=value.guard_hold_s,
-    )
+    told = {name: getattr(value, name) for name in Settings.__dataclass_fields__}
+    return pb.Settings(**{name: given for name, given in told.items() if given is not None})

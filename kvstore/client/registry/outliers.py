@@ -44,6 +44,7 @@ class Outliers:
         self._policy = policy
         self._clock = clock
         self._records: dict[str, _Record] = {}
+        self._last_until = 0.0
         self._lock = threading.Lock()
 
     def members(self, ids: Iterable[str]) -> None:
@@ -80,10 +81,13 @@ class Outliers:
             record.failures = 0
             pause = min(self._policy.ejection_s * record.times, self._policy.ejection_max_s)
             record.until = now + pause
+            self._last_until = max(self._last_until, record.until)
             return True
 
     def ejected(self) -> frozenset[str]:
         """The instances that are left out now."""
         now = self._clock()
+        if now >= self._last_until:  # as nearly always: nobody is
+            return frozenset()
         records = self._records
         return frozenset(id for id, record in records.items() if record.until > now)

@@ -36,6 +36,10 @@ from kvstore.registry.names import ServiceName
 __all__ = ("Later", "Responder")
 
 _NOT_DONE_HERE = frozenset((RdataType.AXFR, RdataType.IXFR, RdataType.MAILA, RdataType.MAILB))
+_FIXED = frozenset((What.NOTHING, What.BRANCH, What.VERSION, What.ADDRESS, What.NAME_SERVER))
+"""Their answers never change: resolvers that append search domains ask for such names all day."""
+_ALWAYS = -1
+"""In the place of the revision as of which an answer holds."""
 
 
 class Later:
@@ -92,7 +96,7 @@ class Responder:
             query = read
         question = query.question.lower()
         kept = self._cache.get(question) or self._refusals.get(question)
-        if kept is not None and kept.revision == self._revision(kept.basis):
+        if kept is not None and kept.revision in (_ALWAYS, self._revision(kept.basis)):
             self._counts.hits += 1
             finished = kept.finished
         else:
@@ -140,7 +144,7 @@ class Responder:
             return self._refused(query, Rcode.SERVFAIL)
         if asked.service is not None and self._unread(asked.service) > UNREAD_MAX:
             return Later(asked.service)
-        revision = self._revision(asked.service)
+        revision = _ALWAYS if asked.what in _FIXED else self._revision(asked.service)
         self._turn += 1
         answer = self._answers.answer(asked, name, kind, self._turn)
         finished = Finished(answer, name)

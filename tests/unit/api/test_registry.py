@@ -18,6 +18,7 @@ from kvstore.pb import registry_pb2 as pb
 from kvstore.registry.model import to_json
 from kvstore.registry.registry import Registry
 from tests.unit.api.serving import TRANSPORTS, UNLIMITED, transport
+from tests.unit.node.nodes import until
 from tests.unit.node.on_loop import on_loop
 from tests.unit.registry.world import world
 
@@ -72,8 +73,10 @@ class Watch:
 
 
 @asynccontextmanager
-async def served(kind: str, directory: Path) -> AsyncIterator[tuple[Registry, Caller]]:
-    async with world(directory, "a") as made:
+async def served(
+    kind: str, directory: Path, check_networks: Any = None
+) -> AsyncIterator[tuple[Registry, Caller]]:
+    async with world(directory, "a", check_networks=check_networks) as made:
         registry = made.registries["a"]
         api = build_api(registry.node, registry.service)
         front = transport(kind, api.table)
@@ -207,6 +210,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "INVALID_ARGUMENT",
         "exactly one of http, tcp and grpc",
     ),
+    (
+        "Register",
+        {"instance": instance(checks=[pb.Check(tcp=pb.TcpCheck())])},
+        "FAILED_PRECONDITION",
+        "no member runs any",
+    ),
     ("Deregister", {}, "INVALID_ARGUMENT", "the service has no name"),
     ("Deregister", {"name": pb.InstanceName(service="a")}, "INVALID_ARGUMENT", "has no id"),
     ("SetStatus", {"name": NAME}, "INVALID_ARGUMENT", "one of reported, override"),
@@ -312,7 +321,9 @@ async def test_every_door_tells_the_same_instances_at_the_same_revision(tmp_path
 
 @on_loop
 async def test_settings_checks_and_results_come_back_as_they_were_given(tmp_path: Path) -> None:
-    async with served("http2", tmp_path) as (_, call):
+    # No network: each check fails at once, and nobody is bothered.
+    async with served("http2", tmp_path, ()) as (registry, call):
+        await until(lambda: registry.catalog.checkers)
         checks = [
             pb.Check(
                 name="ready",
@@ -346,7 +357,7 @@ async def test_settings_checks_and_results_come_back_as_they_were_given(tmp_path
             name="ready", status=pb.DOWN, output="é" * 4_000, checked_at_ms=1_700_000_000_123
         )
         status = await call("SetStatus", name=NAME, check=result)
-        (told,) = status.instance.check_results
+        (told,) = [each for each in status.instance.check_results if each.name == "ready"]
         assert (told.name, told.status, told.checked_at_ms) == (
             "ready",
             pb.DOWN,

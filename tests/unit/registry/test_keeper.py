@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -69,6 +70,47 @@ async def test_silence_return_and_removal_within_their_times(tmp_path: Path) -> 
         assert await beat(leader.node, [lease]) == [0]
         assert lease not in leader.node.machine.leases
         assert follower.catalog.service(PAYMENT) is None
+
+
+@on_loop
+async def test_a_heartbeat_that_overtakes_the_decision_wins(tmp_path: Path) -> None:
+    """It comes while DOWN is on its way into the log: it is answered, and UP follows at once."""
+    async with world(tmp_path, "a") as made:
+        registry = made.registries["a"]
+        node, seen = registry.node, Observer(registry)
+        [lease] = await register(node, payment(1, ttl_s=1, grace_s=20))
+        submit, proposed, go_on = node.submit_batch, asyncio.Event(), asyncio.Event()
+
+        async def late(items: Any, **options: Any) -> Any:
+            if items:
+                proposed.set()
+                await go_on.wait()
+            return await submit(items, **options)
+
+        with patch.object(node, "submit_batch", late):
+            await proposed.wait()
+            assert await beat(node, [lease]) == [21]
+            go_on.set()
+            await until(lambda: "recovered" in seen.events())
+            assert seen.events() == ["registered", "unhealthy", "recovered"]
+            assert seen.when("recovered", "payment-1") - seen.when("unhealthy", "payment-1") < 0.5
+            # It stays so, and the next silence is found again.
+            await beat(node, [lease])
+            await asyncio.sleep(0.5)
+            assert instance(registry.catalog, "payment-1").status is Status.UP
+            await until(lambda: seen.events()[-1] == "unhealthy")
+
+
+@on_loop
+async def test_a_heartbeat_in_time_whose_confirmation_is_late_counts(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = made.registries["a"]
+        node, seen = registry.node, Observer(registry)
+        [lease] = await register(node, payment(1, ttl_s=1, grace_s=20))
+        for _ in range(3):
+            await asyncio.sleep(1.05)
+            await beat(node, [lease])
+        assert seen.events() == ["registered"]
 
 
 @on_loop

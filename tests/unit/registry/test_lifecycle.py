@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore.checks.spec import Check, TcpProbe
 from kvstore.registry import lifecycle
 from kvstore.registry.lifecycle import Pulse, event_of
 from kvstore.registry.model import Instance, Reason, Status
@@ -123,3 +124,24 @@ def test_why_an_instance_goes() -> None:
     assert reason.text == "no heartbeat for 10 s and a grace time of 30 s"
     assert event_of(reason) == "expired"
     assert event_of(Reason("of a later version")) == "updated"
+
+
+def test_results_of_checks_end_with_what_they_were_found_by() -> None:
+    found = {"results": {"http": {"status": "UP"}}}
+    before = instance(check=found)
+    again = lifecycle.after_register(instance(), before, 1)
+    assert again is before, "the same request twice is one"
+    restarted = lifecycle.after_register(instance(reported=Status.STARTING), before, 1)
+    assert restarted.check is None
+    assert restarted.status is Status.STARTING
+
+
+def test_what_the_clusters_own_checks_have_found_stands() -> None:
+    check = Check(TcpProbe())
+    failed = lifecycle.after_result(
+        instance(checks=(check,)), Status.DOWN, {"name": "tcp", "output": "refused"}, "", 1
+    )
+    assert lifecycle.after_register(instance(checks=(check,)), failed, 2) is failed
+    other = instance(checks=(Check(TcpProbe("h:1")),))
+    changed = lifecycle.after_register(other, failed, 2)
+    assert (changed.status, changed.check) == (Status.UP, None)

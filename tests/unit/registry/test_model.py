@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore.checks.spec import Check, distinct
 from kvstore.registry import limits
 from kvstore.registry.model import (
     EDS_HEALTH,
@@ -26,6 +28,7 @@ from kvstore.registry.model import (
     to_json,
 )
 from kvstore.registry.names import InstanceName
+from tests.unit.checks.test_spec import CHECKS
 
 NAME = InstanceName("default", "payment", "payment-1")
 labels = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)
@@ -38,7 +41,13 @@ json_values = st.recursive(
 KNOWN = frozenset(
     to_json(Instance(namespace="a", service="b", id="c", address="d", ports={"e": 1}))
 )
-KNOWN |= {"drain_s", "lease", "check"}
+KNOWN |= {"drain_s", "lease", "check", "checks"}
+
+
+def unnamed(checks: Iterable[Check]) -> Iterator[Check]:
+    return (replace(check, name="") for check in checks)
+
+
 instances = st.builds(
     Instance,
     namespace=st.just(NAME.namespace),
@@ -64,6 +73,7 @@ instances = st.builds(
     changed_ms=st.integers(0, 2**42),
     reason=st.builds(Reason, labels, texts),
     check=st.none() | st.dictionaries(texts, json_values, max_size=3),
+    checks=st.lists(CHECKS, max_size=2).map(lambda checks: distinct(unnamed(checks))),
     extra=st.dictionaries(texts.filter(lambda name: name not in KNOWN), json_values, max_size=3),
 )
 

@@ -76,3 +76,11 @@ def test_keys_of_services_and_namespaces() -> None:
 
 def test_the_journal_is_kept_of_instances() -> None:
     assert MachineConfig().journal_prefix == names.SERVICES_PREFIX
+
+
+def test_keys_of_members_that_check() -> None:
+    assert names.checker_key(0xAB12) == b"/kvstore/checkers/ab12"
+    assert names.checker_of_key(b"/kvstore/checkers/ab12") == 0xAB12
+    for wrong in (b"", b"AB", b"ab/1", b"0123456789abcdef0", b"x", b"\xff"):
+        with pytest.raises(Invalid):
+            names.checker_of_key(names.CHECKERS_PREFIX + wrong)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from kvstore.checks.reach import Network
 from kvstore.errors import EtcdError
 from kvstore.machine import ANY_REVISION, BatchAction, BatchFailure, BatchItem
 from kvstore.node.node import Node
@@ -52,12 +53,14 @@ class Observer:
 class World:
     """Nodes and their registries, by name."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, check_networks: Sequence[Network] | None = None) -> None:
+        """`check_networks`: where the members' agentless checks may go; None: none are run."""
         self.nodes = nodes
+        self._check_networks = check_networks
         self.registries: dict[str, Registry] = {}
 
     async def add(self, name: str) -> Registry:
-        registry = Registry(self.nodes.by_name[name])
+        registry = Registry(self.nodes.by_name[name], self._check_networks)
         registry.start()
         self.registries[name] = registry
         await registry.catalog.wait_ready()
@@ -73,9 +76,14 @@ class World:
 
 
 @asynccontextmanager
-async def world(directory: Path, *names: str, **settings: Any) -> AsyncIterator[World]:
+async def world(
+    directory: Path,
+    *names: str,
+    check_networks: Sequence[Network] | None = None,
+    **settings: Any,
+) -> AsyncIterator[World]:
     async with running(directory, *names, **settings) as nodes:
-        made = World(nodes)
+        made = World(nodes, check_networks)
         try:
             for name in names:
                 await made.add(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,44 @@ def test_a_unix_socket_for_clients_has_no_http_port_by_default() -> None:
     made = config("--listen-client-urls=unix:///run/kv.sock", "--advertise-client-urls=http://a:1")
     assert made.client_urls[0].path == "/run/kv.sock"
     assert made.http_urls == ()
+
+
+def test_dns_is_off_unless_it_is_told_where() -> None:
+    made = config().dns
+    assert made.addresses == ()
+    assert made.settings.main.wire == b"\2kv\5local\0"
+    made = config(
+        "--listen-dns=127.0.0.1:8600,[::1]:8600,0.0.0.0:53",
+        "--dns-zone=Corp.Example",
+        "--dns-ttl=30s",
+        "--dns-consul-domain=",
+        "--dns-prefer-zone=north",
+    ).dns
+    assert [each.addresses() for each in made.addresses] == [
+        (("127.0.0.1", 8600),),
+        (("::1", 8600),),
+        (("0.0.0.0", 53),),
+    ]
+    settings = made.settings
+    assert settings.main.wire == b"\4corp\7example\0"
+    assert (settings.ttl_s, settings.own_zone, len(settings.zones)) == (30, "north", 3)
+    assert settings.own_addresses == (b"\x7f\0\0\1", bytes(15) + b"\1"), "not those of everywhere"
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--listen-dns=127.0.0.1", "127.0.0.1.*no port"),
+        ("--listen-dns=ns.example:53", "needs an IP address"),
+        ("--listen-dns=http://127.0.0.1:53", "an address and a port, as 127.0.0.1:8600"),
+        ("--listen-dns=127.0.0.1:70000", "0 to 65535"),
+        ("--listen-dns=127.0.0.1:53,127.0.0.1:53", "twice"),
+        ("--dns-zone=a b", "'a b' is not a domain name"),
+        ("--dns-zone=consul", "both 'consul'"),
+        ("--dns-ttl=1500ms", "whole seconds"),
+        ("--dns-ttl=-5s", "0 s to 86400 s"),
+        ("--dns-consul-datacenter=a.b", "one label"),
+    ],
+)
+def test_what_dns_cannot_be_told(flag: str, sentence: str) -> None:
+    assert re.search(sentence, refusal(flag)), refusal(flag)

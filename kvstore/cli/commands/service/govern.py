@@ -71,6 +71,7 @@ def _delete(session: Session, /, name: str) -> None:
 
 @service.group(
     cls=ClientGroup,
+    short_help="The mass-expiry guard: show it, or end its hold.",
     examples=(
         "kvstore service guard show",
         "kvstore service guard confirm payment",

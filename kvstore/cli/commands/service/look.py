@@ -157,10 +157,10 @@ def history(
     from_revision: int,
     limit: int,
 ) -> None:
-    """Show what happened, oldest first; or who was there at a time or a revision, and how.
+    """Show what happened, or who was there at a time, and how.
 
-    Without SERVICE: everything that happened. History goes back some days at most; what is older
-    is refused, with the time from which on it is kept.
+    Events come oldest first; without SERVICE: of all services. History goes back some days at
+    most; what is older is refused, with the time from which on it is kept.
     """
     from kvstore.client.registry import operations
 

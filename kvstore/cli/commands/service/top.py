@@ -61,7 +61,7 @@ class _TopCommand(ClientCommand):
 )
 @click.pass_obj
 def top(session: Session, /, namespace: str | None, interval: float, count: int | None) -> None:
-    """Show all services, how many instances of each are how, and the latest changes.
+    """Show all services live: their instances, how they are, the latest changes.
 
     Keys: q ends, / filters by name, left and right choose what to sort by, r reverses, up and
     down choose a service, Enter shows its instances, Esc goes back. What is shown is pushed by

@@ -19,7 +19,7 @@ from kvstore.cli.services.arguments import (
     service_argument,
 )
 from kvstore.cli.services.columns import Look, plain
-from kvstore.cli.services.present import check_form, remark, show_json
+from kvstore.cli.services.present import check_form, now_ms, remark, show_json
 from kvstore.cli.services.times import moment
 from kvstore.client.registry.answers import Update
 from kvstore.client.registry.values import Instance, InstanceEvent, InstanceName, Reason
@@ -135,7 +135,8 @@ def _sentence(line: Line, look: Look, *, alone: bool) -> str:
     status = views.status_cell(instance)
     gone = event.event in views.GONE
     shown = look.paint("gone", "2") if gone else look.paint(status.text, status.colour)
-    when = moment(instance.changed_at_ms)
+    # What is gone does not tell when it went: we hear of it at once.
+    when = moment(now_ms() if gone else instance.changed_at_ms)
     text = views.reason_text(event.reason)
     said = "" if text in (event.event, "registered") else f"  {text}"
     word = look.paint(f"{word:<12}", "2" if line.snapshot else views.EVENT_COLOURS[event.event])

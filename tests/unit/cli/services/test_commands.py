@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -151,10 +152,17 @@ def test_a_registration_that_cannot_be_meant(
 
 
 def test_a_refusal_of_the_server_is_told_as_it_is(shell: Shell, registry: Registry) -> None:
-    sentence = "there is no namespace 'nowhere'"
+    sentence = "registry: the port main is 70000; 1 to 65535 are allowed"
+    registry.fail["Register"] = (grpc.StatusCode.INVALID_ARGUMENT, sentence)
+    assert shell.run("register", "a", "--port=70000", code=1).stderr == f"Error: {sentence}\n"
+
+
+def test_for_an_unknown_namespace_there_is_advice(shell: Shell, registry: Registry) -> None:
+    sentence = "registry: there is no namespace 'shop'; make it first (CreateNamespace)"
     registry.fail["Register"] = (grpc.StatusCode.NOT_FOUND, sentence)
-    done = shell.run("register", "payment", "-n", "nowhere", "--port=1", code=1)
-    assert done.stderr == f"Error: {sentence}\n"
+    done = shell.run("register", "a", "-n", "shop", "--port=1", code=1)
+    advice = "make it with `kvstore service namespace create shop`"
+    assert done.stderr == f"Error: there is no namespace 'shop'; {advice}\n"
 
 
 def test_all_are_shown_unless_only_healthy_ones_are_asked_for(
@@ -266,45 +274,48 @@ def test_completion_asks_the_cluster(shell: Shell, registry: Registry) -> None:
 COMMAND = (sys.executable, "-m", "kvstore.cli.main")
 
 
-def begin(shell: Shell, *argv: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def begun(shell: Shell, *argv: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         [*COMMAND, shell.where, "service", *argv],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()  # nothing, if it has ended
 
 
 def test_a_watch_prints_one_object_a_line_at_once(shell: Shell) -> None:
     shell.run("register", "payment", "--id=p-1", "--port=1")
-    watch = begin(shell, "watch", "payment", "-w", "json")
-    assert watch.stdout is not None
-    first = json.loads(watch.stdout.readline())
-    assert (first["event"], first["snapshot"], first["instance"]["id"]) == (
-        "registered",
-        True,
-        "p-1",
-    )
-    shell.run("deregister", "payment", "p-1")
-    second = json.loads(watch.stdout.readline())
-    assert second.keys() == {"event", "reason", "revision", "instance", "left"}
-    assert (second["event"], second["reason"]["code"]) == ("deregistered", "deregistered")
-    watch.send_signal(signal.SIGINT)
-    assert watch.communicate(timeout=10) == ("", "")
+    with begun(shell, "watch", "payment", "-w", "json") as watch:
+        assert watch.stdout is not None
+        first = json.loads(watch.stdout.readline())
+        assert (first["event"], first["snapshot"]) == ("registered", True)
+        assert first["instance"]["id"] == "p-1"
+        shell.run("deregister", "payment", "p-1")
+        second = json.loads(watch.stdout.readline())
+        assert second.keys() == {"event", "reason", "revision", "instance", "left"}
+        assert (second["event"], second["reason"]["code"]) == ("deregistered", "deregistered")
+        watch.send_signal(signal.SIGINT)
+        assert watch.communicate(timeout=10) == ("", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_registration_with_heartbeats_ends_with_the_command(
     shell: Shell, registry: Registry, number: signal.Signals
 ) -> None:
-    running = begin(shell, "register", "payment", "--id=p-1", "--port=1", "--heartbeat", "--ttl=1s")
-    assert running.stdout is not None
-    assert running.stdout.readline() == "payment/p-1 at 127.0.0.1:1 is registered\n"
-    with registry._changed:
+    flags = ("--id=p-1", "--port=1", "--heartbeat", "--ttl=1s")
+    with begun(shell, "register", "payment", *flags) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "payment/p-1 at 127.0.0.1:1 is registered\n"
         assert registry.instances["p-1"].ttl_s == 1
-    running.send_signal(number)
-    _, err = running.communicate(timeout=10)
+        running.send_signal(number)
+        _, err = running.communicate(timeout=10)
     assert running.returncode == 0, err
     assert "payment/p-1 is deregistered" in err
     assert registry.instances == {}

@@ -45,6 +45,7 @@ def test_the_port_of_the_json_says_which_of_the_ports_is_first() -> None:
         ({"metadata": {"a": 1}}, "text is expected, not 1"),
         ({"status": "FINE"}, "'FINE' is none of STARTING, UP"),
         ({"service": "other"}, "another service than the command: 'other'"),
+        ({"checks": [{"tcp": {}}]}, "which are not registered from here"),
         ({"ttl_s": 0}, "ttl_s is 0"),
         ({"ttl_s": -1}, "out of range"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from kvstore.client import AsyncClient, Client, InvalidRequestError, NotSupportedError
 from kvstore.client.registry import Instance, Status
 from tests.support.fake_registry import FakeRegistry
+from tests.unit.client.registry.helpers import put
 
 ONE = Instance(service="payment", id="a", address="10.0.0.1", ports={"http": 80}, zone="z1")
 
@@ -62,23 +63,12 @@ def test_watch_goes_on_after_an_outage_where_it_was(fake: FakeRegistry, client: 
     with client.registry.watch("payment") as watch:
         assert next(watch).is_snapshot
         fake.stop()
-        fake.put(fake_instance("b"))
+        put(fake, "b")
         fake.start()
         update = watch.get(10)
         assert update is not None
         assert [event.instance.id for event in update.events] == ["b"]
         assert fake.watches_opened[-1].after_revision == 1
-
-
-def fake_instance(id: str) -> object:
-    from kvstore.client.registry import convert
-    from kvstore.pb import registry_pb2 as pb
-
-    message = convert.instance_to_pb(
-        Instance(service="payment", id=id, address="h", ports={"http": 1})
-    )
-    message.status = pb.UP
-    return message
 
 
 def test_a_refused_watch_raises(fake: FakeRegistry, client: Client) -> None:

@@ -21,15 +21,9 @@ from kvstore.client.endpoints import Endpoint
 from kvstore.client.registry import RegistrationState, Status
 from kvstore.client.registry.registration import RegistrationBase, Schedule, wanted_instance
 from tests.support.fake_registry import FakeRegistry
+from tests.unit.client.registry.helpers import wait_until
 
 ROOT = Path(__file__).parents[4]
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
 
 
 def test_register_finds_its_own_address_and_chooses_an_id(client: Client) -> None:
@@ -213,7 +207,7 @@ def test_sigterm_waits_for_who_does_not_know_then_runs_the_old_handler(
     source: str, fake: FakeRegistry
 ) -> None:
     with Program(source, fake, "handler", 0.5) as process:
-        fake.change(lambda: fake._subscribers.add("slow"))
+        fake.change(lambda: fake.subscribers.add("slow"))
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: not fake.instances)
@@ -226,7 +220,7 @@ def test_sigterm_waits_for_who_does_not_know_then_runs_the_old_handler(
 @pytest.mark.process
 def test_a_second_sigterm_is_obeyed_at_once(fake: FakeRegistry) -> None:
     with Program(BLOCKING, fake, "none", 60.0) as process:
-        fake.change(lambda: fake._subscribers.add("slow"))
+        fake.change(lambda: fake.subscribers.add("slow"))
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: not fake.instances)
         process.send_signal(signal.SIGTERM)

