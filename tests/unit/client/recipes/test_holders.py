@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
@@ -246,10 +248,13 @@ def test_one_release_wakes_one(
     wait_until(lambda: watchers() == 8)
     first.release()
     for left in range(7, -1, -1):
-        wait_until(lambda: any(each.held for each in waiters))
-        assert sum(not each.done() for each in waiting) == left
-        wait_until(lambda left=left: watchers() == left)  # type: ignore[misc]
-        next(each for each in waiters if each.held).release()
+        wait_until(partial(_as_many, left, watchers, waiting))
+        (holder,) = [each for each in waiters if each.held]
+        holder.release()
+
+
+def _as_many(left: int, watchers: Callable[[], int], waiting: list[Future[Any]]) -> bool:
+    return watchers() == left and sum(not each.done() for each in waiting) == left
 
 
 def test_a_canceled_task_gives_up_its_place(kind: str, server: Local, name: str) -> None:
