@@ -316,7 +316,8 @@ def test_killed_with_9_down_and_gone_on_time(
         # The last heartbeat was at most a period before.
         period_s = ttl_s / 3 * 1.1 + 0.1
         assert killed - period_s + ttl_s <= down <= killed + ttl_s + 1
-        assert down + grace_s - 0.1 <= gone <= down + grace_s + 1
+        # Not counted from `down`: that may have reached us late on a busy machine.
+        assert killed - period_s + ttl_s + grace_s <= gone <= killed + ttl_s + grace_s + 1
 
 
 def test_an_outage_of_the_cluster_and_its_return(
