@@ -42,7 +42,7 @@ KNOWN: dict[str, int] = {
 """A seed that catches a mutant, of the mutant's profile; the first one when it was last hunted."""
 
 NEARBY = 30
-"""So many seeds are tried for a mutant whose known seed took another course; the slowest needed 16."""
+"""So many seeds are tried for a mutant whose known seed took another course: twice the slowest."""
 
 FIRST = int(os.environ.get("KVSTORE_HUNT_FIRST", "1"))
 SEEDS_MAX = int(os.environ.get("KVSTORE_HUNT_SEEDS", "500"))
