@@ -12,6 +12,12 @@ __all__ = (
     "JOURNAL_PRUNED_PER_RECORD",
     "JOURNAL_STEP_MAX_MS",
     "LEASE_TTL_MAX_S",
+    "RANGE_CACHE_BLOCKS",
+    "RANGE_CACHE_BYTES",
+    "RANGE_CACHE_ENTRY_BYTES",
+    "RANGE_CACHE_KEYS",
+    "RANGE_CACHE_PAIR_MAX",
+    "RANGE_CACHE_SLICES",
     "SLICE_BATCH",
     "SLICE_DELETES",
     "SLICE_OPERATIONS",
@@ -43,6 +49,19 @@ COUNT_CACHE_ENTRIES = 256
 
 LEASE_TTL_MAX_S = 9_000_000_000
 """etcd's largest lease TTL."""
+
+RANGE_CACHE_BYTES = 32 * 1024**2
+"""What range answers may keep in memory: some 100,000 pairs of 100 bytes."""
+RANGE_CACHE_BLOCKS = 4096
+"""Stretches that they may be in (each change looks for its own by bisection)."""
+RANGE_CACHE_KEYS = 16
+"""A stretch with fewer keys is not kept."""
+RANGE_CACHE_PAIR_MAX = 4096
+"""Nor one with a longer pair (bytes): copying costs more there than finding."""
+RANGE_CACHE_ENTRY_BYTES = 96
+"""What an entry takes in memory beside its key and pair."""
+RANGE_CACHE_SLICES = 4
+"""Stretches that one range may add: reading a whole store must not push everything else out."""
 
 SLICE_BATCH = 128
 """Items of a BATCH that are applied between two yields (about 40 µs each, journal included)."""

@@ -27,6 +27,7 @@ from kvstore.machine.meta import (
     save_sweep,
 )
 from kvstore.machine.quota import DEFAULT_QUOTA_BYTES
+from kvstore.machine.range_cache import RangeCache
 from kvstore.machine.ranges import CountCache
 from kvstore.machine.tables import TABLES
 from kvstore.machine.view import View
@@ -55,6 +56,7 @@ class Machine:
             self._sweep = retarget(load_sweep(txn), self._state.compact_revision)
         finally:
             txn.close()
+        self._cache = RangeCache(self._state.revision)
         self.leases: Mapping[int, Lease] = MappingProxyType(self._leases)
         """Every lease by its id; a live view."""
 
@@ -117,7 +119,8 @@ class Machine:
     def view(self) -> View:
         """Pins the last committed state for reading; close it soon."""
         state = self._state
-        return View(self._store.read(), state.revision, state.compact_revision, self._counts)
+        txn = self._store.read()
+        return View(txn, state.revision, state.compact_revision, self._counts, self._cache)
 
     # Changes
 
@@ -179,6 +182,7 @@ class Machine:
         self.drop(draft)
         after = draft.final_state()
         self._state = after
+        self._cache.committed(None if draft.overflowed else draft.changes, after.revision)
         for number, lease in draft.lease_overlay.items():
             if lease is None:
                 self._leases.pop(number, None)

@@ -11,15 +11,23 @@ from typing import NamedTuple
 
 from kvstore import errors
 from kvstore.machine.jobs import Job
-from kvstore.machine.limits import COUNT_CACHE_ENTRIES, SLICE_RECORDS, SLICE_VALUES
+from kvstore.machine.limits import (
+    COUNT_CACHE_ENTRIES,
+    RANGE_CACHE_SLICES,
+    SLICE_RECORDS,
+    SLICE_VALUES,
+)
 from kvstore.machine.mvcc import Found, fetch, gone, walk
+from kvstore.machine.range_cache import RangeCache, Stretch, kvs_fields
 from kvstore.machine.tables import (
+    AFTER_ALL_STAMPS,
     KEYS,
     REVISIONS,
     STAMP_BYTES,
     Version,
     floor_of,
     key_of,
+    key_of_ordered,
     ordered_key,
     range_bounds,
     stamp_of,
@@ -93,7 +101,8 @@ class RangeReader(NamedTuple):
     revision: int
     compact_revision: int
     counts: CountCache | None = None
-    """Only for committed states: a revision of an open batch may still grow."""
+    cache: RangeCache | None = None
+    """Both only for committed states: a revision of an open batch may still grow."""
 
     def range(self, request: RangeRequest) -> Job[RangeAnswer]:
         """Answers one request. Raises COMPACTED or FUTURE_REVISION."""
@@ -145,32 +154,76 @@ class RangeReader(NamedTuple):
         """Encodes while it walks: nothing is sorted or filtered out."""
         start, stop = bounds
         limit = max(request.limit, 0)
-        floor = floor_of(revision)
         chunks: list[bytes] = []
-        count = 0
+        returned = spent = walks = 0
         last = b""
         position: bytes | None = start
-        while position is not None and (not limit or count <= limit):
-            if position != start:
+        while position is not None and (not limit or returned < limit):
+            if spent >= SLICE_VALUES:
                 yield
-            want = limit + 1 - count if limit else None
-            part = walk(self.txn, position, stop, floor=floor, want=want, records=SLICE_VALUES)
-            found, position = part
-            count += len(found)
-            if limit and count > limit:
-                # The one beyond the limit only tells that there is more.
-                del found[-1]
-            if found:
-                last = found[-1][0]
-                chunks.append(self._encode(request, found))
-        more = 0 < limit < count
+                spent = 0
+            want = limit - returned if limit else None
+            stretch = self._kept(request, (position, stop), revision, want)
+            if stretch is None:
+                walks += 1
+                keep = walks <= RANGE_CACHE_SLICES
+                stretch = self._walked(request, (position, stop), revision, want, keep=keep)
+            chunks.append(b"".join(stretch.fields))
+            returned += len(stretch.fields)
+            last = stretch.last or last
+            spent += stretch.cost
+            position = stretch.resume
+        count = returned
         if position is not None:
-            count += yield from self._rest(start, (position, stop), revision, count)
-        last_key = key_of(last) if last else b""
+            count += yield from self._rest(start, (position, stop), revision, returned)
+        more = count > returned
+        last_key = key_of_ordered(last) if last else b""
         if more and self.counts is not None:
-            self.counts.put(ordered_key(last_key + b"\x00"), stop, revision, count - limit)
-        returned = limit if more else count
+            self.counts.put(ordered_key(last_key + b"\x00"), stop, revision, count - returned)
         return _answer(chunks, count=count, more=more, returned=returned, last_key=last_key)
+
+    def _kept(
+        self,
+        request: RangeRequest,
+        span: tuple[bytes, bytes | None],
+        revision: int,
+        want: int | None,
+    ) -> Stretch | None:
+        """The beginning of a span from memory, if it is there."""
+        if self.cache is None or request.keys_only:
+            return None
+        return self.cache.take(*span, revision, want)
+
+    def _walked(
+        self,
+        request: RangeRequest,
+        span: tuple[bytes, bytes | None],
+        revision: int,
+        want: int | None,
+        *,
+        keep: bool,
+    ) -> Stretch:
+        """The beginning of a span from the store, as far as nothing of it is in memory."""
+        start, stop = span
+        edge, cache = stop, None
+        if self.cache is not None and self.cache.revision == revision and not request.keys_only:
+            cache = self.cache
+            edge = cache.room(start, stop)
+        floor = floor_of(revision)
+        found, resume = walk(self.txn, start, edge, floor=floor, want=want, records=SLICE_VALUES)
+        cost = SLICE_VALUES
+        if resume is None:
+            cost = max(len(found), SLICE_VALUES // 4)
+            resume = edge
+        elif not resume.endswith(AFTER_ALL_STAMPS):
+            # Among the versions of a key. Places that memory is asked for lie between keys, so
+            # back to its beginning; STALE_RUN is much less than a slice, so this ends.
+            resume = resume[: -len(floor)]
+        fields = self._encoded(request, found)
+        if cache is not None and keep:
+            cache.keep((start, resume), [item[0][:-STAMP_BYTES] for item in found], fields)
+        last = found[-1][0][:-STAMP_BYTES] if found else b""
+        return Stretch(fields, last, None if resume == stop else resume, cost)
 
     def _sorted(
         self, request: RangeRequest, bounds: tuple[bytes, bytes | None], revision: int
@@ -193,7 +246,7 @@ class RangeReader(NamedTuple):
         for at in range(0, len(found), SLICE_VALUES):
             if at:
                 yield
-            chunks.append(self._encode(request, found[at : at + SLICE_VALUES]))
+            chunks.append(b"".join(self._encoded(request, found[at : at + SLICE_VALUES])))
         last_key = key_of(found[-1][0]) if found else b""
         return _answer(chunks, count=count, more=more, returned=len(found), last_key=last_key)
 
@@ -242,13 +295,11 @@ class RangeReader(NamedTuple):
         elif target in _SORT_KEYS:
             found.sort(key=_SORT_KEYS[target], reverse=descending)
 
-    def _encode(self, request: RangeRequest, found: list[Found]) -> bytes:
+    def _encoded(self, request: RangeRequest, found: list[Found]) -> list[bytes]:
         """The `kvs` fields of some versions."""
-        pairs = [_bare(*item) for item in found] if request.keys_only else fetch(self.txn, found)
-        parts: list[bytes] = []
-        for kv in pairs:
-            parts += (_KVS, varint(len(kv)), kv)
-        return b"".join(parts)
+        if request.keys_only:
+            return kvs_fields([_bare(*item) for item in found])
+        return kvs_fields(fetch(self.txn, found))
 
 
 def _answer(

@@ -39,6 +39,7 @@ __all__ = (
     "Version",
     "floor_of",
     "key_of",
+    "key_of_ordered",
     "lease_bytes",
     "lease_id",
     "member_id",
@@ -142,7 +143,12 @@ def ordered_key(key: bytes) -> bytes:
 
 def key_of(record_key: bytes) -> bytes:
     """The key whose version stands under `record_key` in `keys`."""
-    return record_key[: -STAMP_BYTES - 2].replace(b"\x00\xff", b"\x00")
+    return key_of_ordered(record_key[:-STAMP_BYTES])
+
+
+def key_of_ordered(ordered: bytes) -> bytes:
+    """The key whose code this is."""
+    return ordered[:-2].replace(b"\x00\xff", b"\x00")
 
 
 def stamp_of(stored: bytes) -> bytes:

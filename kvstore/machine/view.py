@@ -15,6 +15,7 @@ from kvstore.machine.jobs import Job
 from kvstore.machine.journal import JournalRecord, journal_at, journal_oldest, journal_scan
 from kvstore.machine.leases import attached_keys
 from kvstore.machine.mvcc import newest, stored
+from kvstore.machine.range_cache import RangeCache
 from kvstore.machine.ranges import CountCache, RangeAnswer, RangeReader
 from kvstore.machine.results import DELETE, PUT, Change
 from kvstore.machine.tables import REVISIONS, revision_key
@@ -35,10 +36,15 @@ class View:
     __slots__ = ("_reader", "_txn", "compact_revision", "revision")
 
     def __init__(
-        self, txn: ReadTxn, revision: int, compact_revision: int, counts: CountCache
+        self,
+        txn: ReadTxn,
+        revision: int,
+        compact_revision: int,
+        counts: CountCache,
+        cache: RangeCache,
     ) -> None:
         self._txn = txn
-        self._reader = RangeReader(txn, revision, compact_revision, counts)
+        self._reader = RangeReader(txn, revision, compact_revision, counts, cache)
         self.revision = revision
         self.compact_revision = compact_revision
         """-1 when never compacted."""

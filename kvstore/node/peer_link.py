@@ -1,6 +1,6 @@
 """The connection that this member keeps to one peer: dialled for ever, bounded in memory.
 
-What leaves here is Raft messages (all of one loop turn together), questions, and pings. While
+What leaves here is Raft messages (those of one turn together), questions, and pings. While
 there is no connection, or the queue is full, messages are dropped: Raft repeats what matters.
 """
 
@@ -189,7 +189,6 @@ class Link:
         self._connection: _PeerConnection | None = None
         self._queue: deque[tuple[Message, int]] = deque()
         self._queued_bytes = 0
-        self._flush_due = False
         self._overflowing = False
         self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._numbers = count(1)
@@ -212,7 +211,11 @@ class Link:
     # ---- sending ---------------------------------------------------------------------------
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Queues messages for the end of this loop turn, or drops them."""
+        """Sends messages as far as the socket takes them, queues the rest, or drops them.
+
+        At once, not at the end of the loop's turn: the caller goes on to apply entries, and the
+        peer's disk could have been at work meanwhile.
+        """
         if self._connection is None:
             self._drop(len(messages))
             return
@@ -226,9 +229,7 @@ class Link:
                 break
             self._queue.append((message, size_bytes))
             self._queued_bytes += size_bytes
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._turn_over)
+        self.flush()
 
     def flush(self) -> None:
         """Writes what is queued, as long as the socket takes it."""
@@ -253,10 +254,6 @@ class Link:
                 return
         if not self._queue:
             self._overflowing = False
-
-    def _turn_over(self) -> None:
-        self._flush_due = False
-        self.flush()
 
     def _write(self, data: bytes) -> None:
         assert self._connection is not None, "not connected"

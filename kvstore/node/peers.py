@@ -215,7 +215,7 @@ class Peers:
     # ---- to peers --------------------------------------------------------------------------
 
     def send(self, peer_id: int, messages: Sequence[Message]) -> None:
-        """Sends messages with whatever else this turn has for the peer, or drops them."""
+        """Sends messages at once, or drops them."""
         link = self._reach(peer_id)
         if link is not None:
             link.send(messages)

@@ -43,6 +43,7 @@ def finish(batch: ApplyBatch, max_ops: int = 512) -> ApplyBatch:
 
 _TINY = {
     "mvcc.STALE_RUN": 1,
+    "range_cache.RANGE_CACHE_KEYS": 1,
     "ranges.SLICE_RECORDS": 2,
     "ranges.SLICE_VALUES": 2,
     "txn.SLICE_OPERATIONS": 1,

