@@ -392,7 +392,8 @@ class ServerStream(Stream):
         except EtcdError as error:
             self.finish(error)
         except Exception as error:
-            if not self._over:
+            # (The loops of the living are buried, too, at the end of a seed.)
+            if not self._over and not self.process.loop.dead:
                 self._door.crashed(self.process, self._path, error)
         else:
             self.finish(None)

@@ -273,7 +273,9 @@ class Asker:
 
     # ---- DNS -------------------------------------------------------------------------------
 
-    def _dns(self, process: Process, service: str, kind: str, resume: Callable[[Any], None]) -> None:
+    def _dns(
+        self, process: Process, service: str, kind: str, resume: Callable[[Any], None]
+    ) -> None:
         """One question, answered on the loop of the member as its DNS would."""
         name = f"{service}.{NAMESPACE}.svc.{_ZONE}"
         query = dns.message.make_query(name, kind, id=1)

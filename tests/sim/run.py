@@ -152,7 +152,9 @@ class Seed:
         if world.violation is not None or last < params.safety_ns:
             return
         world.show("phase_ended", "safety")
-        endgame = Endgame(self.cluster, self.clients, self.operator, self.faults, self.door)
+        endgame = Endgame(
+            self.cluster, self.clients, self.registrants, self.operator, self.faults, self.door
+        )
         self.live = endgame.play()
         if world.violation is None:
             world.show("phase_ended", "end")
