@@ -283,6 +283,11 @@ class Keeper:
             self._heed_operator(service, alerted.guard)
             self._decided(service, alerted.guard.tick(now))
             self._drop_if_idle(service)
+        if not self._preparing:
+            # A note of which nobody knew if it was written may come when its guard has ended.
+            for service in self._catalog.guards:
+                if not self._is_engaged(service):
+                    self._notes[service] = None
 
     def _heed_operator(self, service: ServiceName, guard: Guard) -> None:
         """A guard whose note was deleted is lifted; one whose note says so is confirmed."""

@@ -1,6 +1,6 @@
 """I51 (Eureka's self-preservation, mended): a guard keeps its word, and minds its own business.
 
-While a service's guard says that it holds, no instance that it marked is removed or found DOWN;
+While a service's guard says that it holds, nobody who was not DOWN before is found so, or removed;
 and only instances on leases that the registry gave are ever marked, found silent or removed.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ("GuardsHold",)
 
-_ENDED = ("confirmed",)
+_HOLDS = "holding"
 _OF_THE_KEEPER = ("stale", "missed_heartbeat", "confirmed", "expired")
 
 
@@ -57,12 +57,11 @@ class GuardsHold(Invariant):
                 f"{step.name} stands on the lease {before.lease} of a client, and at revision "
                 f"{step.revision} the keeper wrote {step.why}"
             )
+        # Who was DOWN before the guard engaged is none of its business.
+        ends = not before.silent and (after is None or after.silent)
         state = self._book.guard_at(step.service, step.revision - 1)
-        ends = after is None or after.silent
-        if before.stale and ends and state and state not in _ENDED:
-            same = self._book.guard_at(step.service, step.revision)
-            if same == state:
-                raise self.violated(
-                    f"{step.name} was held by the guard of {step.service} (state {state}), and at "
-                    f"revision {step.revision} the keeper wrote {step.why}"
-                )
+        if ends and state == _HOLDS and self._book.guard_at(step.service, step.revision) == _HOLDS:
+            raise self.violated(
+                f"the guard of {step.service} says that it holds, and at revision "
+                f"{step.revision} the keeper wrote of {step.name} {step.why}"
+            )
