@@ -40,8 +40,6 @@ class Registrants:
 
     def __init__(self, clients: Clients) -> None:
         self.outstanding = 0
-        self.attempts: dict[str, int] = {}
-        """Instance → how often somebody tried to register it."""
         self._clients = clients
         self._params = clients.cluster.params
         self._world = clients.cluster.world
@@ -54,11 +52,14 @@ class Registrants:
         params, chance = self._params, self._chance
         if not params.registrants:
             return
-        scripts: list[Script] = []
-        for number in range(params.registrants):
-            scripts.append(self._instance(number, chance.fork(f"instance {number}")))
-        for number in range(params.registry_strangers):
-            scripts.append(self._stranger(number, chance.fork(f"stranger {number}")))
+        scripts: list[Script] = [
+            self._instance(number, chance.fork(f"instance {number}"))
+            for number in range(params.registrants)
+        ]
+        scripts += [
+            self._stranger(number, chance.fork(f"stranger {number}"))
+            for number in range(params.registry_strangers)
+        ]
         if params.registry_operator:
             scripts.append(self._operator(chance.fork("operator")))
         scripts.append(self._blackouts(chance.fork("blackouts")))

@@ -78,9 +78,9 @@ class InstancesLiveOutTheirTime(Invariant):
 
     def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
         steps = self._book.follow(p, entries, results)
-        for step in steps[self._seen :]:
+        news, self._seen = steps[self._seen :], len(steps)
+        for step in news:
             self._look_at(step)
-        self._seen = len(steps)
         if self._calm_ns is not None and any(
             self._book.guard_at(service, self._canon.last_revision) for service in self._book.guards
         ):

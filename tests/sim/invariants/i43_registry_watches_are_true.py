@@ -6,6 +6,7 @@ revision goes back, on a stream or from one to the next, and nobody is woken for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tests.linear.history import Outcome
@@ -14,6 +15,8 @@ from tests.sim.observer import Invariant
 from tests.sim.registry_history import Shown
 
 if TYPE_CHECKING:
+    from kvstore.machine import Result
+    from raft.types import Entry
     from tests.sim.process import Process
     from tests.sim.registry_history import Call, Reading, Watch, WatchAnswer
     from tests.sim.world import World
@@ -38,6 +41,9 @@ class RegistryWatchesAreTrue(Invariant):
         """(Member, incarnation, service) → (told at, revision, service revision), the newest."""
         self._known: list[tuple[int, int]] = [(0, 0)]
         """(Told at, revision) that a linearizable answer may not go behind, ascending."""
+
+    def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
+        self._book.follow(p, entries, results)
 
     # ---- watches ---------------------------------------------------------------------------
 

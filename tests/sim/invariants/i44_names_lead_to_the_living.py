@@ -6,6 +6,7 @@ answer is as of; other questions name all that there are then.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tests.sim.books.instances import instances_of
@@ -13,6 +14,8 @@ from tests.sim.observer import Invariant
 from tests.sim.registry_history import Shown
 
 if TYPE_CHECKING:
+    from kvstore.machine import Result
+    from raft.types import Entry
     from tests.sim.process import Process
     from tests.sim.registry_history import Reading
     from tests.sim.world import World
@@ -33,6 +36,9 @@ class NamesLeadToTheLiving(Invariant):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._book = instances_of(world)
+
+    def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
+        self._book.follow(p, entries, results)
 
     def registry_read(self, p: Process, reading: Reading) -> None:
         if not self._book.whole:

@@ -41,9 +41,9 @@ class GuardsHold(Invariant):
 
     def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
         steps = self._book.follow(p, entries, results)
-        for step in steps[self._seen :]:
+        news, self._seen = steps[self._seen :], len(steps)
+        for step in news:
             self._look_at(step)
-        self._seen = len(steps)
 
     def _look_at(self, step: Step) -> None:
         before, after = step.before, step.after

@@ -49,11 +49,11 @@ class DeregisteredStaysAway(Invariant):
 
     def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
         steps = self._book.follow(p, entries, results)
-        for step in steps[self._seen :]:
+        news, self._seen = steps[self._seen :], len(steps)
+        for step in news:
             born = step.before is None and step.after is not None
             if born and step.by_registry and not self._open.get(step.name):
                 raise self.violated(
                     f"{step.name} came to be at revision {step.revision} ({step.why}), and "
                     "nobody was registering it"
                 )
-        self._seen = len(steps)

@@ -6,12 +6,16 @@ history; and the history has all the changes since it begins, and no others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tests.sim.books.instances import Step, instances_of
 from tests.sim.observer import Invariant
 
 if TYPE_CHECKING:
+    from kvstore.machine import Result
+    from raft.types import Entry
+    from tests.sim.process import Process
     from tests.sim.registry_history import Past, ToldEvent, Watch, WatchAnswer
     from tests.sim.world import World
 
@@ -31,6 +35,9 @@ class HistoryTellsTheSame(Invariant):
         self._words: dict[tuple[int, str], tuple[str, str, str]] = {}
         self._by_registry: dict[tuple[int, str], bool] = {}
         self._seen = 0
+
+    def applied(self, p: Process, entries: Sequence[Entry], results: Sequence[Result]) -> None:
+        self._book.follow(p, entries, results)
 
     def registry_watched(self, watch: Watch, answer: WatchAnswer) -> None:
         for event in answer.events:
