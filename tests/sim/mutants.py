@@ -1,8 +1,9 @@
 """Known bugs, put in on purpose: the simulator is worth what it catches of these.
 
 Mistakes that real implementations have made (reference: etcd, Redis-Raft, hashicorp/raft, openraft
-and others; from M21 on Eureka, Consul, nacos). Each replaces a few functions of the product for the time of a seed; nothing
-of this is in the product. `MUTANTS` has them by number; `planted` puts one in.
+and others; from M21 on registries such as Eureka and Consul). Each replaces a few functions of the
+product for the time of a seed; nothing of this is in the product. `MUTANTS` has them by number;
+`planted` puts one in.
 """
 
 from __future__ import annotations

@@ -109,13 +109,13 @@ class RegistryWatchesAreTrue(Invariant):
         place = (p.name, p.incarnation, reading.service)
         now_ns = self.world.now_ns
         told_ns, revision, service_revision = self._newest.get(place, (now_ns, 0, 0))
-        if told_ns < reading.invoked_ns:
-            if reading.revision < revision or reading.service_revision < service_revision:
-                raise self.violated(
-                    f"{p.name} answered for {reading.service} at revision {revision} "
-                    f"(of the service: {service_revision}), and later at {reading.revision} "
-                    f"({reading.service_revision})"
-                )
+        back = reading.revision < revision or reading.service_revision < service_revision
+        if back and told_ns < reading.invoked_ns:
+            raise self.violated(
+                f"{p.name} answered for {reading.service} at revision {revision} (of the service: "
+                f"{service_revision}), and later at {reading.revision} "
+                f"({reading.service_revision})"
+            )
         if (reading.revision, reading.service_revision) >= (revision, service_revision):
             self._newest[place] = (now_ns, reading.revision, reading.service_revision)
         if reading.linearizable:
