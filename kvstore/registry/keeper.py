@@ -144,8 +144,13 @@ class Keeper:
         self._confirmed.clear()
 
     async def _prepare(self) -> None:
-        """Gets to know all instances, a few hundred in a turn."""
-        await self._catalog.wait_ready()
+        """Gets to know all instances, a few hundred in a turn.
+
+        What the leaders before have written comes first: an instance that is silent in an older
+        state, and recovered in an entry that is not applied yet, would be found silent again.
+        """
+        await self._node.linearize()
+        await self._catalog.wait_in_step()
         for known in self._catalog.services.values():
             self._fresh.update((entry.name, None) for entry in known.entries.values())
         await self._take_in()

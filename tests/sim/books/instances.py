@@ -119,6 +119,11 @@ class Instances:
         """Takes in what was applied, if nobody else has; the steps that are new to the caller
         are those behind the ones it has seen."""
         self._canon.read(p, entries, results)
+        self._advance()
+        return self.steps
+
+    def _advance(self) -> None:
+        """Also what a process did in the moment in which it died: that shows when it is back."""
         while self._next <= self._canon.last_index:
             outcome = self._canon.outcomes.get(self._next)
             self._next += 1
@@ -126,7 +131,6 @@ class Instances:
                 self.whole = False
             else:
                 self._take(outcome)
-        return self.steps
 
     def _take(self, outcome: Outcome) -> None:
         items: dict[bytes, BatchItem] = {}
@@ -170,6 +174,7 @@ class Instances:
 
     def at(self, scope: str, revision: int) -> dict[str, State]:
         """All instances of a service, or of a namespace, or ("*") of all, at a revision."""
+        self._advance()
         found: dict[str, State] = {}
         for name, timeline in self._timeline.items():
             if scope == "*" or name.startswith(f"{scope}/"):
@@ -185,6 +190,7 @@ class Instances:
 
     def guard_at(self, service: str, revision: int) -> str:
         """What the note of a service's guard says at a revision; empty: there is none."""
+        self._advance()
         notes = self.guards.get(service, [])
         at = bisect_right(notes, revision, key=lambda each: each[0])
         return notes[at - 1][1] if at else ""
@@ -196,6 +202,7 @@ class Instances:
 
     def observe(self, p: Process) -> None:
         """Has the batches of a new process noted as they are proposed."""
+        self._canon.resume(p)
         node: Any = p.node
         if node is None or not hasattr(node, "submit_batch"):
             return
