@@ -76,8 +76,8 @@ class Keeper:
         self._services: dict[ServiceName, _Watched] = {}
         self._alert: dict[ServiceName, None] = {}
         """Services whose guard is not idle."""
-        self._fresh: dict[InstanceName, None] = {}
-        """Instances that are new or changed, and not looked at yet."""
+        self._fresh: dict[InstanceName, Entry | None] = {}
+        """Instances that are new or changed, and not looked at yet; as they were before that."""
         self._confirmed: set[int] = set()
         self._todo: dict[int, None] = {}
         """Leases of instances that may have to be written."""
@@ -175,6 +175,15 @@ class Keeper:
         )
         self._todo[lease] = None
 
+    def _heed_return(self, before: Entry | None, now: Entry) -> None:
+        """Who is silent to us, and was registered again, was heard: by the leader before us."""
+        if before is None or before.lease != now.lease or not self._liveness.is_silent(now.lease):
+            return
+        then, instance = before.instance, now.instance
+        was_silent = then is not None and (then.silent or then.stale)
+        if was_silent and instance is not None and not (instance.silent or instance.stale):
+            self.renewed((now.lease,), self._node.clock())
+
     def _untrack(self, lease: int, name: InstanceName) -> None:
         """The instance is gone, or stands on another lease."""
         if self._names.get(lease) != name:
@@ -243,7 +252,7 @@ class Keeper:
             if before is not None and (after is None or after.lease != before.lease):
                 self._untrack(before.lease, before.name)
             if after is not None:
-                self._fresh[after.name] = None
+                self._fresh.setdefault(after.name, before)
 
     async def _take_in(self) -> None:
         """Looks at the instances that are new or changed, a few hundred in a turn.
@@ -253,10 +262,11 @@ class Keeper:
         """
         left = limits.KEEPER_SLICE_ITEMS
         for name in list(self._fresh):
-            self._fresh.pop(name, None)
+            before = self._fresh.pop(name, None)
             entry = self._catalog.entry(name)
             if entry is not None:
                 self._track(entry)
+                self._heed_return(before, entry)
             left -= 1
             if not left:
                 left = limits.KEEPER_SLICE_ITEMS
