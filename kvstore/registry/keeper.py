@@ -76,8 +76,9 @@ class Keeper:
         self._services: dict[ServiceName, _Watched] = {}
         self._alert: dict[ServiceName, None] = {}
         """Services whose guard is not idle."""
-        self._fresh: dict[InstanceName, Entry | None] = {}
-        """Instances that are new or changed, and not looked at yet; as they were before that."""
+        self._fresh: dict[InstanceName, list[Entry]] = {}
+        """Instances that are new or changed, and not looked at yet; how they were before each of
+        these changes."""
         self._confirmed: set[int] = set()
         self._todo: dict[int, None] = {}
         """Leases of instances that may have to be written."""
@@ -152,7 +153,7 @@ class Keeper:
         await self._node.linearize()
         await self._catalog.wait_in_step()
         for known in self._catalog.services.values():
-            self._fresh.update((entry.name, None) for entry in known.entries.values())
+            self._fresh.update((entry.name, []) for entry in known.entries.values())
         await self._take_in()
         for service, note in list(self._catalog.guards.items()):
             if not self._is_engaged(service):
@@ -175,14 +176,14 @@ class Keeper:
         )
         self._todo[lease] = None
 
-    def _heed_return(self, before: Entry | None, now: Entry) -> None:
+    def _heed_return(self, states: Sequence[Entry]) -> None:
         """Who is silent to us, and was registered again, was heard: by the leader before us."""
-        if before is None or before.lease != now.lease or not self._liveness.is_silent(now.lease):
+        lease = states[-1].lease
+        if not self._liveness.is_silent(lease):
             return
-        then, instance = before.instance, now.instance
-        was_silent = then is not None and (then.silent or then.stale)
-        if was_silent and instance is not None and not (instance.silent or instance.stale):
-            self.renewed((now.lease,), self._node.clock())
+        silent = [_is_silent(entry) for entry in states if entry.lease == lease]
+        if not silent[-1] and any(silent):
+            self.renewed((lease,), self._node.clock())
 
     def _untrack(self, lease: int, name: InstanceName) -> None:
         """The instance is gone, or stands on another lease."""
@@ -252,7 +253,9 @@ class Keeper:
             if before is not None and (after is None or after.lease != before.lease):
                 self._untrack(before.lease, before.name)
             if after is not None:
-                self._fresh.setdefault(after.name, before)
+                befores = self._fresh.setdefault(after.name, [])
+                if before is not None:
+                    befores.append(before)
 
     async def _take_in(self) -> None:
         """Looks at the instances that are new or changed, a few hundred in a turn.
@@ -262,11 +265,11 @@ class Keeper:
         """
         left = limits.KEEPER_SLICE_ITEMS
         for name in list(self._fresh):
-            before = self._fresh.pop(name, None)
+            befores = self._fresh.pop(name, [])
             entry = self._catalog.entry(name)
             if entry is not None:
                 self._track(entry)
-                self._heed_return(before, entry)
+                self._heed_return([*befores, entry])
             left -= 1
             if not left:
                 left = limits.KEEPER_SLICE_ITEMS
@@ -510,3 +513,8 @@ class Keeper:
             return None
         expected = note.revision if note is not None else ABSENT
         return BatchItem(guard_key(service), expected, BatchAction.PUT_KEEP, value)
+
+
+def _is_silent(entry: Entry) -> bool:
+    instance = entry.instance
+    return instance is not None and (instance.silent or instance.stale)
