@@ -145,13 +145,8 @@ class Keeper:
         self._confirmed.clear()
 
     async def _prepare(self) -> None:
-        """Gets to know all instances, a few hundred in a turn.
-
-        What the leaders before have written comes first: an instance that is silent in an older
-        state, and recovered in an entry that is not applied yet, would be found silent again.
-        """
-        await self._node.linearize()
-        await self._catalog.wait_in_step()
+        """Gets to know all instances, a few hundred in a turn."""
+        await self._catalog.wait_ready()
         for known in self._catalog.services.values():
             self._fresh.update((entry.name, []) for entry in known.entries.values())
         await self._take_in()
@@ -177,7 +172,11 @@ class Keeper:
         self._todo[lease] = None
 
     def _heed_return(self, states: Sequence[Entry]) -> None:
-        """Who is silent to us, and was registered again, was heard: by the leader before us."""
+        """Who is silent to us and is found to be back was heard, by the leader before us.
+
+        So it is with heartbeats that it has written down, but we had not applied when we began,
+        and with those of somebody who registers again while the leader changes.
+        """
         lease = states[-1].lease
         if not self._liveness.is_silent(lease):
             return
