@@ -289,5 +289,3 @@ def _fill(call: Call, method: str, body: bytes) -> None:
         call.ttl_s = told.instance.ttl_s
     elif method == "Heartbeat":
         (call.ttl_s,) = pb.HeartbeatResponse.FromString(body).ttl_s
-    elif method == "Deregister":
-        call.existed = pb.DeregisterResponse.FromString(body).existed

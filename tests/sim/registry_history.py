@@ -25,8 +25,6 @@ class Call:
     """Of the instance that was registered."""
     ttl_s: int = 0
     """The answer to a heartbeat; 0: it is not registered."""
-    existed: bool = False
-    """What was deregistered was there."""
 
 
 class Shown(NamedTuple):
@@ -52,8 +50,6 @@ class Reading:
     service_revision: int
     linearizable: bool
     shown: dict[str, Shown]
-    complete: bool = True
-    """False: an answer may leave instances out."""
 
 
 class ToldEvent(NamedTuple):
@@ -78,8 +74,6 @@ class WatchAnswer:
     is_progress: bool
     snapshot: dict[str, Shown]
     events: tuple[ToldEvent, ...]
-    held: bool = False
-    """A guard is said to hold instances."""
 
 
 @dataclass(slots=True)
@@ -94,7 +88,6 @@ class Watch:
     """The revision that it goes on after; 0: it begins anew."""
     state: dict[str, Shown]
     """What the client knows: before the first answer, what it knew when it went on."""
-    opened_ns: int
     member: str
     answers: list[WatchAnswer] = field(default_factory=list)
 

@@ -106,7 +106,6 @@ class ServiceWatcher:
             self._healthy,
             self._after,
             dict(self._state),
-            self._world.now_ns,
             process.name,
         )
         self._world.log(f"rw{self.client} watches {self._scope} {self._after} at {process.name}")
@@ -153,7 +152,6 @@ class ServiceWatcher:
             told.is_progress,
             {_name(each): _shown(each) for each in told.snapshot},
             tuple(_event(each) for each in told.events),
-            told.HasField("guard"),
         )
         watch.answers.append(answer)
         self._world.log(
@@ -302,7 +300,6 @@ class Asker:
                 0,
                 False,
                 {address: Shown(0, "") for address in shown},
-                complete=False,
             )
             self._world.log(f"dns {process.name} {name} {kind} {reading.revision} {shown}")
             self._world.show("registry_read", process, reading)

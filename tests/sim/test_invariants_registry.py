@@ -191,7 +191,7 @@ def test_i42_in_the_end_nobody_is_left() -> None:
 
 def _watch(**fields: Any) -> Watch:
     told = {"client": 500, "scope": SERVICE, "healthy": False, "after": 0, "state": {}}
-    return Watch(**{**told, "opened_ns": 0, "member": "n1", **fields})
+    return Watch(**{**told, "member": "n1", **fields})
 
 
 def _told(bench: Bench, watch: Watch, revision: int, **fields: Any) -> None:

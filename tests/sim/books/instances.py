@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvstore.machine.command import BatchItem, CommandKind, decode, read_batch
@@ -215,10 +215,6 @@ class Instances:
             return submit(items, **more)
 
         node.submit_batch = submitted
-
-    def names(self) -> Iterator[str]:
-        """All instances there ever were."""
-        return iter(self._timeline)
 
 
 _latest: Instances | None = None

@@ -36,8 +36,6 @@ class DeregisteredStaysAway(Invariant):
         self._seen = 0
         self._open: dict[str, int] = {}
         """Instance → requests that nobody knows to be over."""
-        self._gone: dict[str, int] = {}
-        """Instance → when its removal was answered to somebody who asked for it."""
 
     def registry_asked(self, call: Call) -> None:
         if call.kind == "register":
