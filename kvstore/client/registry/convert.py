@@ -215,7 +215,7 @@ def _check_to_pb(value: Check) -> Any:
 
 def selection_to_pb(value: Selection) -> Any:
     return pb.Selection(
-        health=pb.Selection.Health.Value(value.health.value),
+        health=value.health.value,
         tags=value.tags,
         version=value.version,
         prefer_zone=value.prefer_zone,
