@@ -334,6 +334,9 @@ class Catalog:
         if changes is None:
             self.load()
             return
+        if changes and not self._loading:
+            # Should all be read anew, the present content is still as of this.
+            self._content.revision = max(self._content.revision, changes[-1].revision)
         ours = [change for change in changes if change.key.startswith(_ROOT)]
         if self._loading:
             self._buffer += ours
@@ -387,6 +390,7 @@ class Catalog:
             if change.revision > content.revision:
                 # Nobody needs to be told why: everybody reads anew.
                 self._content.take(change, Reason("deregistered"))
+        content.revision = max(content.revision, self._node.revision)
         self._ready.set()
         self._in_step.set()
         self._tell_all_anew()

@@ -9,6 +9,7 @@ __all__ = (
     "BATCH_REFUSED",
     "CONTENDED",
     "NO_CHECKERS",
+    "behind",
     "invalid",
     "no_instance",
     "no_namespace",
@@ -27,6 +28,16 @@ NO_CHECKERS = EtcdError(
 BATCH_REFUSED = EtcdError(
     Code.ABORTED, "registry: the change was refused by the store; nothing was changed, try again"
 )
+
+
+def behind(revision: int, after: int) -> EtcdError:
+    """A watcher that goes on was told more elsewhere, and this member does not get it."""
+    return EtcdError(
+        Code.UNAVAILABLE,
+        f"registry: this member knows the services up to revision {revision} only and does not "
+        f"reach the cluster, and you were told up to {after}; watch at another member, or go on "
+        "with what you know and try again",
+    )
 
 
 def invalid(sentence: str) -> EtcdError:

@@ -76,8 +76,9 @@ class Keeper:
         self._services: dict[ServiceName, _Watched] = {}
         self._alert: dict[ServiceName, None] = {}
         """Services whose guard is not idle."""
-        self._fresh: dict[InstanceName, None] = {}
-        """Instances that are new or changed, and not looked at yet."""
+        self._fresh: dict[InstanceName, list[Entry]] = {}
+        """Instances that are new or changed, and not looked at yet; how they were before each of
+        these changes."""
         self._confirmed: set[int] = set()
         self._todo: dict[int, None] = {}
         """Leases of instances that may have to be written."""
@@ -147,7 +148,7 @@ class Keeper:
         """Gets to know all instances, a few hundred in a turn."""
         await self._catalog.wait_ready()
         for known in self._catalog.services.values():
-            self._fresh.update((entry.name, None) for entry in known.entries.values())
+            self._fresh.update((entry.name, []) for entry in known.entries.values())
         await self._take_in()
         for service, note in list(self._catalog.guards.items()):
             if not self._is_engaged(service):
@@ -169,6 +170,19 @@ class Keeper:
             Tracked(lease, instance.ttl_s, instance.grace_s, silent), self._node.clock()
         )
         self._todo[lease] = None
+
+    def _heed_return(self, states: Sequence[Entry]) -> None:
+        """Who is silent to us and is found to be back was heard, by the leader before us.
+
+        So it is with heartbeats that it has written down, but we had not applied when we began,
+        and with those of somebody who registers again while the leader changes.
+        """
+        lease = states[-1].lease
+        if not self._liveness.is_silent(lease):
+            return
+        silent = [_is_silent(entry) for entry in states if entry.lease == lease]
+        if not silent[-1] and any(silent):
+            self.renewed((lease,), self._node.clock())
 
     def _untrack(self, lease: int, name: InstanceName) -> None:
         """The instance is gone, or stands on another lease."""
@@ -238,7 +252,9 @@ class Keeper:
             if before is not None and (after is None or after.lease != before.lease):
                 self._untrack(before.lease, before.name)
             if after is not None:
-                self._fresh[after.name] = None
+                befores = self._fresh.setdefault(after.name, [])
+                if before is not None:
+                    befores.append(before)
 
     async def _take_in(self) -> None:
         """Looks at the instances that are new or changed, a few hundred in a turn.
@@ -248,10 +264,11 @@ class Keeper:
         """
         left = limits.KEEPER_SLICE_ITEMS
         for name in list(self._fresh):
-            self._fresh.pop(name, None)
+            befores = self._fresh.pop(name, [])
             entry = self._catalog.entry(name)
             if entry is not None:
                 self._track(entry)
+                self._heed_return([*befores, entry])
             left -= 1
             if not left:
                 left = limits.KEEPER_SLICE_ITEMS
@@ -283,6 +300,11 @@ class Keeper:
             self._heed_operator(service, alerted.guard)
             self._decided(service, alerted.guard.tick(now))
             self._drop_if_idle(service)
+        if not self._preparing:
+            # A note of which nobody knew if it was written may come when its guard has ended.
+            for service in self._catalog.guards:
+                if not self._is_engaged(service):
+                    self._notes[service] = None
 
     def _heed_operator(self, service: ServiceName, guard: Guard) -> None:
         """A guard whose note was deleted is lifted; one whose note says so is confirmed."""
@@ -490,3 +512,8 @@ class Keeper:
             return None
         expected = note.revision if note is not None else ABSENT
         return BatchItem(guard_key(service), expected, BatchAction.PUT_KEEP, value)
+
+
+def _is_silent(entry: Entry) -> bool:
+    instance = entry.instance
+    return instance is not None and (instance.silent or instance.stale)

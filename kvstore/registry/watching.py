@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kvstore.errors import EtcdError
 from kvstore.registry import limits
 from kvstore.registry.catalog import Catalog, Delta
+from kvstore.registry.errors import behind
 from kvstore.registry.feeds import ALL_NAMESPACES, Batch, Feed, Scope, Subscriber, plain_events
 from kvstore.registry.names import ServiceName
 from kvstore.registry.selection import Selection
@@ -60,7 +62,8 @@ class Watching:
     async def subscribe(
         self, scope: Scope, selection: Selection, *, id_: str = "", after_revision: int = 0
     ) -> Subscriber:
-        """A new subscriber; close it."""
+        """A new subscriber; close it. Raises UNAVAILABLE when it was told more than is known here
+        and the cluster cannot be asked."""
         await self.catalog.wait_ready()
         if after_revision > self.catalog.revision:
             # It was told more elsewhere than is known here.
@@ -68,7 +71,7 @@ class Watching:
                 async with asyncio.timeout(limits.RESUME_WAIT_S):
                     await self.reached(after_revision)
             except TimeoutError:
-                after_revision = 0
+                after_revision = await self._of_another_past(after_revision)
         feed = self._feeds.setdefault(scope, {}).get(selection)
         if feed is None:
             feed = self._feeds[scope][selection] = Feed(self.catalog, scope, selection, self._left)
@@ -83,6 +86,19 @@ class Watching:
             self._had_leader = bool(self._node.leader_id)
             self._timer = asyncio.get_running_loop().call_later(limits.WATCH_TICK_S, self._tick)
         return subscriber
+
+    async def _of_another_past(self, after: int) -> int:
+        """What to go on after, when a revision that somebody was told is still not known here.
+
+        If the cluster itself is not that far, it was restored from a backup: 0, all begins anew.
+        A member that cannot ask it must not show an older state: who was removed would be back.
+        """
+        try:
+            await self._node.linearize()
+        except EtcdError:
+            raise behind(self.catalog.revision, after) from None
+        await self.catalog.wait_in_step()
+        return after if after <= self.catalog.revision else 0
 
     def _resume(self, subscriber: Subscriber, after: int) -> None:
         feed = subscriber.feed

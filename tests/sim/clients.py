@@ -308,7 +308,7 @@ class Clients:
                 yield Sleep(ttl_s * SECOND * chance.between(20, 70) // 100)
                 process = self.some_process(chance)
                 renewed = yield Wait(
-                    lambda resume, at=process, id_=lease_id: self._renew(at, id_, resume)
+                    lambda resume, at=process, id_=lease_id: self.renew(at, id_, resume)
                 )
                 if renewed:
                     self.cluster.world.show(
@@ -323,7 +323,7 @@ class Clients:
                     self.cluster.world.show("lease_event", "revoked", lease_id, 0.0, process)
             self._known.pop(lease_id, None)
 
-    def _renew(self, process: Process, lease_id: int, resume: Callable[[Any], None]) -> None:
+    def renew(self, process: Process, lease_id: int, resume: Callable[[Any], None]) -> None:
         """One keep-alive; resumes with the TTL, 0 when there is no such lease, None unknown."""
         world = self.cluster.world
         over = False

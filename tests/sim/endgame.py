@@ -7,6 +7,7 @@ from typing import Final
 
 from raft.types import ConfChange, ConfChangeKind, EntryKind
 from tests.linear.history import Outcome, Put, Range
+from tests.sim.books.instances import instances_of
 from tests.sim.clients import Clients, Script, Sleep, run_script
 from tests.sim.cluster import Cluster
 from tests.sim.faults import Faults
@@ -14,6 +15,7 @@ from tests.sim.frontdoor import FrontDoor
 from tests.sim.observer import Violated
 from tests.sim.operator import Operator
 from tests.sim.process import Process
+from tests.sim.registrants import Registrants
 from tests.sim.world import MS, SECOND
 
 __all__ = ("Endgame",)
@@ -34,6 +36,7 @@ class Endgame:
         self,
         cluster: Cluster,
         clients: Clients,
+        registrants: Registrants,
         operator: Operator,
         faults: Faults,
         door: FrontDoor,
@@ -41,6 +44,7 @@ class Endgame:
         self.cluster = cluster
         self.core: list[Process] = []
         self._clients = clients
+        self._registrants = registrants
         self._operator = operator
         self._faults = faults
         self._door = door
@@ -82,9 +86,25 @@ class Endgame:
         if not self._wait(self._core_is_equal, _EQUAL_ELECTIONS * election_ns + 10 * SECOND):
             return self._failed(f"the core does not agree: {self._state()}")
         world.show("phase_ended", "liveness")
+        if params.registrants:
+            self._fall_silent()
         self._compare()
         self._quieten()
         return world.violation is None
+
+    def _fall_silent(self) -> None:
+        """No instance sends heartbeats any more: time passes until all should be gone."""
+        world, params = self._world, self.cluster.params
+        self._wait(lambda: not self._registrants.outstanding, params.client_timeout_ns + SECOND)
+        book = instances_of(world)
+        # Twice: a guard that ends in the middle gives the grace time once more.
+        longest_s = params.ttl_s[1] + 2 * params.grace_s[1] + params.guard_hold_s
+        self._wait(
+            lambda: not any(state.owned for state in book.now().values()),
+            longest_s * SECOND + _SETTLE_ELECTIONS * params.election_ns,
+        )
+        if world.violation is None and self._core_has_leader():
+            world.show("phase_ended", "silence")
 
     # ---- the core --------------------------------------------------------------------------
 

@@ -8,11 +8,13 @@ yet).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kvstore.api.call import BidiMethod, Call, Session, UnaryMethod
+from kvstore.api.call import BidiMethod, Call, Session, StreamMethod, UnaryMethod
 from kvstore.errors import EtcdError, lookup
 from tests.sim.observer import Violated
 from tests.sim.prng import Prng
@@ -21,7 +23,7 @@ from tests.sim.world import World
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
-__all__ = ("Answer", "FrontDoor", "Stream", "Told")
+__all__ = ("Answer", "FrontDoor", "ServerStream", "Stream", "Told")
 
 _TAKE_MESSAGES = 16
 _TAKE_BYTES = 64 * 1024
@@ -348,3 +350,60 @@ class Stream:
             self._over = True
             self._session = None
             self._to_client(self._tell_end, None)
+
+
+class ServerStream(Stream):
+    """A stream of answers to one request."""
+
+    def __init__(
+        self,
+        door: FrontDoor,
+        process: Process,
+        path: str,
+        payload: bytes,
+        received: Callable[[bytes], None],
+        ended: Callable[[EtcdError | None], None],
+    ) -> None:
+        self._payload = payload
+        self._task: asyncio.Task[None] | None = None
+        self._woken: asyncio.Event | None = None
+        super().__init__(door, process, path, received, ended)
+
+    def _open(self) -> None:
+        table = self.process.table
+        method = table.get(self._path) if table is not None else None
+        if method is None:
+            self.finish(None)
+            return
+        assert isinstance(method, StreamMethod), self._path
+        self._woken = asyncio.Event()
+        self._task = self.process.loop.create_task(self._run(method))
+
+    async def _run(self, method: StreamMethod) -> None:
+        assert self._woken is not None
+        call = _SimCall(self._payload, lambda body, error: None)
+        try:
+            async with aclosing(method.handler(call)) as messages:  # type: ignore[type-var]
+                async for message in messages:
+                    while self.stalled:
+                        self._woken.clear()
+                        await self._woken.wait()
+                    self._to_client(self._tell, message)
+        except EtcdError as error:
+            self.finish(error)
+        except Exception as error:
+            # (The loops of the living are buried, too, at the end of a seed.)
+            if not self._over and not self.process.loop.dead:
+                self._door.crashed(self.process, self._path, error)
+        else:
+            self.finish(None)
+
+    def wake(self) -> None:
+        if self._woken is not None:
+            self._woken.set()
+
+    def _close_session(self) -> None:
+        super()._close_session()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()

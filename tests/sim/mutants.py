@@ -1,8 +1,9 @@
 """Known bugs, put in on purpose: the simulator is worth what it catches of these.
 
-Twenty mistakes that real implementations have made (reference: etcd, Redis-Raft, hashicorp/raft,
-openraft and others). Each replaces a few functions of the product for the time of a seed; nothing
-of this is in the product. `MUTANTS` has them by number; `planted` puts one in.
+Mistakes that real implementations have made (reference: etcd, Redis-Raft, hashicorp/raft, openraft
+and others; from M21 on registries such as Eureka and Consul). Each replaces a few functions of the
+product for the time of a seed; nothing of this is in the product. `MUTANTS` has them by number;
+`planted` puts one in.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+from kvstore.gateways.dns.responder import Responder
 from kvstore.machine import compaction, handlers, machine
 from kvstore.machine.command import CommandKind, read_expiry
 from kvstore.machine.draft import Draft
@@ -30,6 +32,10 @@ from kvstore.machine.tables import (
     stamp_of,
 )
 from kvstore.node.member import MemberCore
+from kvstore.registry.catalog import Entry as InstanceEntry
+from kvstore.registry.feeds import Feed
+from kvstore.registry.guard import Guard
+from kvstore.registry.keeper import Keeper
 from kvstore.storage import wal, wal_scan
 from kvstore.storage.errors import DiskFailed
 from kvstore.storage.wal import WalBatch
@@ -255,3 +261,56 @@ def _half_is_enough() -> Patches:
         patch.object(quorum, "majority", majority),
         patch.object(replication, "committed_index", committed_index),
     ]
+
+
+@_mutant("M21", "the keeper tells the time by the wall clock")
+def _keeps_by_the_wall_clock() -> Patches:
+    tick = Keeper._tick
+
+    def by_the_wall(self: Any) -> None:
+        wall_s = self._node.wall_ms() / 1000
+        self.__dict__.setdefault("_apart_s", self._node.clock() - wall_s)
+        with patch.object(self._node, "clock", lambda: wall_s + self._apart_s):
+            tick(self)
+
+    return [patch.object(Keeper, "_tick", by_the_wall)]
+
+
+@_mutant("M22", "a new leader does not give instances their time again")
+def _new_leaders_do_not_renew() -> Patches:
+    track = Keeper._track
+
+    def long_silent(self: Any, entry: InstanceEntry) -> None:
+        lived_s = entry.instance.ttl_s if self._preparing and entry.instance is not None else 0
+        now = self._node.clock() - lived_s
+        with patch.object(self._node, "clock", lambda: now):
+            track(self, entry)
+
+    return [patch.object(Keeper, "_track", long_silent)]
+
+
+@_mutant("M23", "a feed of the registry drops a change now and then")
+def _feeds_drop_changes() -> Patches:
+    told, heard = Feed._told, [0]
+
+    def forgetful(self: Any, deltas: Any) -> None:
+        if deltas is not None:
+            heard[0] += 1
+            if heard[0] % 20 == 0:
+                return
+        told(self, deltas)
+
+    return [patch.object(Feed, "_told", forgetful)]
+
+
+@_mutant("M24", "a guard says that it holds, and does not")
+def _guards_do_not_hold() -> Patches:
+    return [
+        patch.object(Guard, "__contains__", lambda self, instance: False),
+        patch("kvstore.registry.liveness.Liveness.hold", lambda self, leases: None),
+    ]
+
+
+@_mutant("M25", "DNS answers from its cache whatever has changed")
+def _dns_never_forgets() -> Patches:
+    return [patch.object(Responder, "_revision", lambda self, basis: 0)]

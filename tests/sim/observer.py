@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raft.types import Entry
     from tests.linear.history import Operation, WatchRecord, WatchResponse
     from tests.sim.process import Process
+    from tests.sim.registry_history import Call, Past, Reading, Watch, WatchAnswer
     from tests.sim.world import World
 
 __all__ = ("Invariant", "Violated")
@@ -94,5 +95,20 @@ class Invariant:
     def lease_event(self, kind: str, lease_id: int, ttl_s: float, p: Process) -> None:
         """T: a client was told that a lease is "granted", "renewed" or "revoked"."""
 
+    def registry_asked(self, call: Call) -> None:
+        """T: a client asks the registry to change something, or says that it is alive."""
+
+    def registry_told(self, call: Call) -> None:
+        """T: it has its answer, or has given up."""
+
+    def registry_read(self, p: Process, reading: Reading) -> None:
+        """T: the registry, or its DNS, has answered a question."""
+
+    def registry_watched(self, watch: Watch, answer: WatchAnswer) -> None:
+        """T: a response of a registry watch has reached its client."""
+
+    def registry_past(self, past: Past) -> None:
+        """T: the registry has told its history."""
+
     def phase_ended(self, name: str) -> None:
-        """E: the phase "safety", "liveness" or "end" is over."""
+        """E: the phase "safety", "liveness" (with a registry "silence", too) or "end" is over."""

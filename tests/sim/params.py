@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from kvstore.registry.guard import GuardSettings
 from tests.sim.network import NetworkParams
 from tests.sim.prng import Prng
 from tests.sim.world import MS, TICK, US
@@ -85,6 +86,19 @@ _RARE: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
     ("kvstore.watch.limits.SLICE_STEPS", (1, 10)),
     ("kvstore.watch.limits.LIVE_CHANGES_MAX", (1, 3)),
 )
+_RARE_IN_REGISTRY: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
+    ("kvstore.registry.limits.KEEPER_BATCH_ITEMS", (1, 3)),
+    ("kvstore.registry.limits.KEEPER_SLICE_ITEMS", (1, 2)),
+    ("kvstore.registry.limits.HEARTBEAT_CHUNK", (1, 2)),
+    ("kvstore.registry.heartbeats.HEARTBEAT_CHUNK", (1, 2)),
+    ("kvstore.registry.catalog.REBUILD_SLICE_INSTANCES", (1, 3)),
+    ("kvstore.registry.reading.READING_SLICE_INSTANCES", (1, 3)),
+    ("kvstore.registry.history.HISTORY_SLICE_RECORDS", (1, 5)),
+    ("kvstore.registry.limits.RECENT_DELTAS", (1, 10)),
+    ("kvstore.registry.limits.SUBSCRIBER_EVENTS_MAX", (1, 5)),
+    ("kvstore.registry.limits.WAKE_SLICE_SUBSCRIBERS", (1,)),
+    ("kvstore.registry.limits.WATCH_PROGRESS_S", (0.2, 1.0)),
+)
 _ALWAYS: Final = (
     # Only a count of long turns, and here a turn takes no time.
     ("kvstore.node.loop._WATCHDOG_S", 2.0),
@@ -141,6 +155,17 @@ class Params:
     value_bytes: int = 16
     serializable: bool = True
     stop_traffic_early: bool = False
+    # The service registry; without registrants nobody uses it.
+    registrants: int = 0
+    registry_services: int = 2
+    registry_watchers: int = 2
+    registry_askers: int = 2
+    registry_strangers: int = 1
+    registry_operator: bool = True
+    ttl_s: tuple[int, int] = (1, 4)
+    grace_s: tuple[int, int] = (0, 5)
+    guard_window_s: int = 5
+    guard_hold_s: int = 8
 
     @property
     def election_ms(self) -> int:
@@ -176,6 +201,8 @@ def draw(seed: int, profile: str = "long") -> Params:
     _clients(params, root.fork("clients"))
     _faults(params, root.fork("faults"))
     _choices(params, root.fork("choices"))
+    if profile != "canary" and root.fork("registry here").chance(1, 4):
+        _registry(params, root.fork("registry"))
     return params
 
 
@@ -239,6 +266,23 @@ def _clients(params: Params, chance: Prng) -> None:
     params.stop_traffic_early = chance.chance(1, 4)
 
 
+def _registry(params: Params, chance: Prng) -> None:
+    long = params.profile == "long"
+    params.registrants = chance.between(4, 12) if long else chance.between(3, 6)
+    params.registry_services = chance.between(1, 3)
+    params.registry_watchers = chance.between(1, 4)
+    params.registry_askers = chance.between(1, 3)
+    params.registry_strangers = chance.between(0, 2)
+    params.registry_operator = chance.chance(2, 3)
+    params.ttl_s = chance.pick(((1, 1), (1, 4), (2, 8))) if long else (1, 3)
+    params.grace_s = chance.pick(((0, 1), (0, 5), (2, 10))) if long else (0, 3)
+    params.guard_window_s = chance.pick((2, 5, 60))
+    params.guard_hold_s = chance.pick((1, 8, 20))
+    for name, choices in _RARE_IN_REGISTRY:
+        if chance.chance(1, 4):
+            params.bounds[name] = chance.pick(choices)
+
+
 def _choices(params: Params, chance: Prng) -> None:
     for name, rates in _CHOICES.items():
         if chance.chance(1, 3):
@@ -266,12 +310,23 @@ def _faults(params: Params, chance: Prng) -> None:
         params.down_ns = (20 * MS, 600 * MS)
 
 
+def _guard(params: Params) -> list[tuple[str, Any]]:
+    """Guards that hold for seconds: nobody waits ten minutes for the end of a seed."""
+    if not params.registrants:
+        return []
+    settings = GuardSettings(window_s=params.guard_window_s, hold_s=params.guard_hold_s)
+    return [
+        ("kvstore.registry.catalog._DEFAULTS", settings),
+        ("kvstore.registry.limits.GUARD_HOLD_MAX_S", float(params.guard_hold_s)),
+    ]
+
+
 @contextmanager
 def overridden(params: Params) -> Iterator[None]:
     """Puts the bounds of this seed in place, and back."""
     before: list[tuple[Any, str, Any]] = []
     try:
-        for dotted, value in (*_ALWAYS, *params.bounds.items()):
+        for dotted, value in (*_ALWAYS, *_guard(params), *params.bounds.items()):
             path, _, name = dotted.rpartition(".")
             module = importlib.import_module(path)
             before.append((module, name, getattr(module, name)))

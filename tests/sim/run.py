@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -32,6 +33,8 @@ from tests.sim.observer import Invariant, Violated
 from tests.sim.operator import Operator
 from tests.sim.params import PROFILES, Params, draw, overridden
 from tests.sim.points import Points
+from tests.sim.registrants import Registrants
+from tests.sim.registry_readers import start_readers
 from tests.sim.watchers import Watcher
 from tests.sim.world import TICK, World
 
@@ -114,6 +117,7 @@ class Seed:
             Watcher(self.clients, number, chance.fork(f"{number}"))
             for number in range(params.watchers)
         ]
+        self.registrants = Registrants(self.clients)
         self.operator = Operator(self.cluster, self.clients)
         self.decisions = plan(params)
         self.points = Points(self.world)
@@ -137,6 +141,8 @@ class Seed:
         world, params = self.world, self.params
         self.cluster.launch()
         self.clients.start()
+        self.registrants.start()
+        start_readers(self.clients)
         if params.stop_traffic_early:
             world.at(params.safety_ns * 9 // 10, self.clients.stop)
         last = params.safety_ns if until_tick is None else min(until_tick * TICK, params.safety_ns)
@@ -146,7 +152,9 @@ class Seed:
         if world.violation is not None or last < params.safety_ns:
             return
         world.show("phase_ended", "safety")
-        endgame = Endgame(self.cluster, self.clients, self.operator, self.faults, self.door)
+        endgame = Endgame(
+            self.cluster, self.clients, self.registrants, self.operator, self.faults, self.door
+        )
         self.live = endgame.play()
         if world.violation is None:
             world.show("phase_ended", "end")
@@ -172,6 +180,9 @@ def run_seed(
         change(params)
     collecting = gc.isenabled()
     gc.disable()
+    hooks = sys.get_asyncgen_hooks()
+    # A stream of a process that has died just ends: nothing in it runs again.
+    sys.set_asyncgen_hooks(finalizer=lambda _: None)
     try:
         broken = nullcontext() if mutant is None else mutant()
         with overridden(params), broken, Complaints() as complaints:
@@ -183,6 +194,7 @@ def run_seed(
             made.cluster.bury()
             gc.collect(1)
     finally:
+        sys.set_asyncgen_hooks(*hooks)
         if collecting:
             gc.enable()
     return _outcome(made, time.perf_counter() - began)

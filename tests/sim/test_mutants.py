@@ -38,6 +38,11 @@ KNOWN: dict[str, int] = {
     "M18": 1,
     "M19": 1,
     "M20": 1,
+    "M21": 7,
+    "M22": 7,
+    "M23": 7,
+    "M24": 7,
+    "M25": 7,
 }
 """A seed that catches a mutant, of the mutant's profile; the first one when it was last hunted."""
 
@@ -66,8 +71,8 @@ def hunt(number: str, seeds_max: int) -> int | None:
     return last - FIRST + 1 if last < FIRST + seeds_max else None
 
 
-def test_there_are_twenty() -> None:
-    assert set(MUTANTS) == set(KNOWN) == {f"M{number}" for number in range(1, 21)}
+def test_each_has_a_seed() -> None:
+    assert set(MUTANTS) == set(KNOWN) == {f"M{number}" for number in range(1, 26)}
 
 
 def test_the_canary_is_reported() -> None:

@@ -46,6 +46,11 @@ _HOOKS: Final = (
     "completed",
     "watched",
     "lease_event",
+    "registry_asked",
+    "registry_told",
+    "registry_read",
+    "registry_watched",
+    "registry_past",
     "phase_ended",
 )
 

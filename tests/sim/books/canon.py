@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvstore.errors import EtcdError
 from kvstore.machine.alarms import refusal
-from kvstore.machine.command import CommandKind, decode, read_expiry
+from kvstore.machine.command import CommandKind, decode, read_batch, read_expiry
 from kvstore.machine.quota import txn_cost
 from kvstore.machine.results import DELETE, Change, Result
 from kvstore.pb.kv_pb2 import KeyValue
@@ -282,6 +282,11 @@ class Canon:
                 for number in numbers:
                     if number in model.leases:
                         model.apply(LeaseRevokeRequest(ID=number))
+        elif kind == CommandKind.BATCH:
+            _, if_term, items = read_batch(payload)
+            if if_term in (0, entry.term):
+                full = any(alarm == NOSPACE for _, alarm in self.alarms)
+                model.apply_batch(items, full=full)
         elif kind in _REQUESTS:
             request = _REQUESTS[kind].FromString(payload)
             if kind == CommandKind.LEASE_GRANT and not 0 < request.TTL <= 9_000_000_000:

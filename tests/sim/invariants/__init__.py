@@ -47,9 +47,15 @@ from tests.sim.invariants.i38_leases_live_out_their_time import LeasesLiveOutThe
 from tests.sim.invariants.i39_expiry_of_one_term import ExpiryOfOneTerm
 from tests.sim.invariants.i40_revocation_is_exact import RevocationIsExact
 from tests.sim.invariants.i41_fencing_tokens_grow import FencingTokensGrow
+from tests.sim.invariants.i42_instances_live_out_their_time import InstancesLiveOutTheirTime
+from tests.sim.invariants.i43_registry_watches_are_true import RegistryWatchesAreTrue
+from tests.sim.invariants.i44_names_lead_to_the_living import NamesLeadToTheLiving
 from tests.sim.invariants.i48_refused_stays_refused import RefusedStaysRefused
 from tests.sim.invariants.i49_removed_means_gone import RemovedMeansGone
 from tests.sim.invariants.i50_stalled_clients_are_bounded import StalledClientsAreBounded
+from tests.sim.invariants.i51_guards_hold import GuardsHold
+from tests.sim.invariants.i52_deregistered_stays_away import DeregisteredStaysAway
+from tests.sim.invariants.i53_history_tells_the_same import HistoryTellsTheSame
 from tests.sim.observer import Invariant
 from tests.sim.oracle import Oracle
 
@@ -97,8 +103,14 @@ ALL: tuple[type[Invariant], ...] = (
     ExpiryOfOneTerm,
     RevocationIsExact,
     FencingTokensGrow,
+    InstancesLiveOutTheirTime,
+    RegistryWatchesAreTrue,
+    NamesLeadToTheLiving,
     RefusedStaysRefused,
     RemovedMeansGone,
     StalledClientsAreBounded,
+    GuardsHold,
+    DeregisteredStaysAway,
+    HistoryTellsTheSame,
     Oracle,
 )

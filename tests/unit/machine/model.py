@@ -1,16 +1,17 @@
 """What a state machine should do, written as plainly as possible: a dict for every revision.
 
-Nothing here is shared with the machine but the protobuf messages and the errors.
+Nothing here is shared with the machine but the messages and the errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kvstore import errors
 from kvstore.errors import EtcdError
+from kvstore.machine.command import ANY_REVISION, BatchAction, BatchItem
 from kvstore.pb.kv_pb2 import KeyValue
 from kvstore.pb.rpc_pb2 import (
     CompactionRequest,
@@ -76,6 +77,43 @@ class Model:
         if self._changes:
             self.states.append(self._now)
         return answer
+
+    def apply_batch(self, items: Iterable[BatchItem], *, full: bool = False) -> list[bool]:
+        """Which items of a batch applied; all that do share one revision. `full`: no space."""
+        self._now = dict(self.states[-1])
+        self._changes = 0
+        applied = [self._batch_item(item, full) for item in items]
+        if self._changes:
+            self.states.append(self._now)
+        return applied
+
+    def _batch_item(self, item: BatchItem, full: bool) -> bool:
+        before = self._now.get(item.key)
+        actual = before.mod_revision if before is not None else 0
+        if item.expected_mod not in (ANY_REVISION, actual):
+            return False
+        old = before.lease if before is not None else 0
+        if item.action == BatchAction.DELETE:
+            if before is None:
+                return False
+            self._remove(item.key)
+        elif full:
+            return False
+        elif item.action == BatchAction.PUT_NEW_LEASE:
+            if not item.lease or item.ttl_s < 1 or item.lease in self.leases:
+                return False
+            self.leases[item.lease] = item.ttl_s
+            self._put(PutRequest(key=item.key, value=item.value, lease=item.lease))
+        else:
+            lease = old if item.action == BatchAction.PUT_KEEP else item.lease
+            if lease != old and lease not in self.leases:
+                return False
+            self._put(PutRequest(key=item.key, value=item.value, lease=lease))
+            return True
+        # A lease that the registry gave ends with the last of its keys.
+        if old and not any(kv.lease == old for kv in self._now.values()):
+            self.leases.pop(old, None)
+        return True
 
     def _do(self, request: Any) -> Any:
         match request:

@@ -182,6 +182,25 @@ async def test_a_member_that_gets_a_snapshot_has_what_is_in_it(tmp_path: Path) -
 
 
 @on_loop
+async def test_the_revision_does_not_fall_while_everything_is_read_anew(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        catalog, node = registry.catalog, registry.node
+        for number in (1, 2):
+            await register(node, payment(number, ttl_s=20))
+            await put(node, b"other", b"%d" % number)
+            before = catalog.revision
+            assert before == node.revision
+            registry.changed(None)
+            assert catalog.revision == before
+            await catalog.wait_in_step()
+            assert catalog.revision == before
+        # What is read anew twice in a row has not become older.
+        registry.changed(None)
+        assert catalog.revision == before
+
+
+@on_loop
 async def test_it_answers_without_a_quorum(tmp_path: Path) -> None:
     async with world(tmp_path, "a", "b", "c") as made:
         left = await made.leader()

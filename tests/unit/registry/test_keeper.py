@@ -16,8 +16,14 @@ import pytest
 from kvstore.machine import ANY_REVISION, BatchAction, BatchItem
 from kvstore.registry import limits
 from kvstore.registry.catalog import Catalog
-from kvstore.registry.model import Instance, Status
-from kvstore.registry.names import InstanceName, ServiceName, guard_key, settings_key
+from kvstore.registry.model import Instance, Reason, Status, encode
+from kvstore.registry.names import (
+    InstanceName,
+    ServiceName,
+    guard_key,
+    instance_key,
+    settings_key,
+)
 from tests.unit.node.nodes import get, grant, keep_alive, put, until
 from tests.unit.node.on_loop import on_loop
 
@@ -269,6 +275,40 @@ async def test_a_guard_outlives_its_leader(tmp_path: Path) -> None:
         assert _all_stale(heir.catalog, 3)
         note = heir.catalog.guards[PAYMENT].told
         assert (note["since"], note["held_by"]) == (since, heir.node.config.name)
+
+
+@on_loop
+async def test_a_note_that_was_written_when_its_guard_had_ended_goes(tmp_path: Path) -> None:
+    """The leader gave up on writing it, the guard ended, and then it was committed."""
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        [lease] = await register(registry.node, payment(1, ttl_s=20))
+        assert await beat(registry.node, [lease])
+        await put(registry.node, guard_key(PAYMENT), b'{"state":"holding","silent":3}')
+        assert PAYMENT in registry.catalog.guards
+        await until(lambda: PAYMENT not in registry.catalog.guards)
+        assert statuses(registry.catalog) == {"payment-1": Status.UP}
+
+
+@on_loop
+async def test_who_is_registered_again_was_heard(tmp_path: Path) -> None:
+    """Its heartbeat went to the leader before; what it wrote is committed by this one."""
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        seen = Observer(registry)
+        await register(registry.node, payment(1, ttl_s=1, grace_s=20))
+        await until(lambda: seen.when("unhealthy", "payment-1"))
+        entry = registry.catalog.entry(InstanceName(*PAYMENT, "payment-1"))
+        assert entry is not None
+        again = entry.known.changed(Reason("recovered"), registry.node.wall_ms(), silent=False)
+        item = BatchItem(
+            instance_key(entry.name), entry.revision, BatchAction.PUT_KEEP, encode(again)
+        )
+        await registry.node.submit_batch([item])
+        back = seen.when("recovered", "payment-1")
+        assert back
+        await until(lambda: seen.when("unhealthy", "payment-1") > back)
+        assert back + 1 <= seen.when("unhealthy", "payment-1") <= back + 1 + SLACK_S
 
 
 @on_loop

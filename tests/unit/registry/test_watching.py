@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
-from kvstore.errors import EtcdError
+from kvstore.errors import NO_LEADER, EtcdError
 from kvstore.registry import limits
 from kvstore.registry.feeds import ALL_NAMESPACES, Batch, Progress, Scope, Subscriber
 from kvstore.registry.model import Instance, Status
@@ -205,10 +205,27 @@ async def test_going_on_after_a_revision(tmp_path: Path) -> None:
         assert isinstance(await soon(newest.next()), Progress)
         await service.deregister(InstanceName(*PAYMENT, "payment-2"))
         assert events(await batch(newest)) == [("deregistered", "payment-2", True)]
-        # A revision that this member has not reached: it waits, then begins anew.
+        # A revision that not even the cluster has reached (it was restored): it begins anew.
         with patch.object(limits, "RESUME_WAIT_S", 0.05):
             ahead = await watching.subscribe(PAYMENT, HEALTHY, after_revision=10**6)
         assert (await batch(ahead)).is_snapshot
+
+
+@on_loop
+async def test_a_member_that_is_behind_and_alone_takes_nobody_back_in_time(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as made:
+        service = single(made)
+        told = (await service.register(slow())).entry.revision
+
+        async def cut_off() -> None:
+            raise EtcdError(NO_LEADER.code, NO_LEADER.message)
+
+        with (
+            patch.object(limits, "RESUME_WAIT_S", 0.05),
+            patch.object(service.node, "linearize", cut_off),
+            pytest.raises(EtcdError, match=f"up to revision {told} only .* told up to 1000"),
+        ):
+            await service.watching.subscribe(PAYMENT, HEALTHY, after_revision=1000)
 
 
 @on_loop
