@@ -310,7 +310,7 @@ class Keeper:
             confirmed = verdict is Verdict.CONFIRMED
             if confirmed:
                 self._confirmed.update(leases)
-            self._liveness.let_go(leases, self._node.clock(), grace=not confirmed)
+            self._liveness.let_go(leases, self._node.clock(), gone=confirmed)
         else:
             if verdict is Verdict.ENGAGED:
                 _LOG.warning(
