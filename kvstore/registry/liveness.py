@@ -150,6 +150,10 @@ class Liveness:
                     pulse.remove_at = max(pulse.remove_at, now + pulse.grace_s)
                 self._push(pulse, pulse.remove_at)
 
+    def has_due(self, now: float) -> bool:
+        """Whether there are records to look at."""
+        return bool(self._heap) and self._heap[0][0] <= now
+
     def due(self, now: float, at_most: int) -> Due:
         """What has come due; looks at `at_most` records and leaves the rest for the next time."""
         silent: list[int] = []
