@@ -107,7 +107,7 @@ KEEPER_TICK_S: Final = 0.1
 """How often the leader looks at the deadlines."""
 KEEPER_RETRY_S: Final = 0.5
 """Pause after a batch that could not be proposed."""
-KEEPER_BATCH_ITEMS: Final = 125
+KEEPER_BATCH_ITEMS: Final = 100
 KEEPER_BATCH_BYTES: Final = 1024**2
 """One BATCH entry of the keeper; what is more follows in the next."""
 KEEPER_SLICE_ITEMS: Final = 250
