@@ -11,7 +11,8 @@ Rules:
 2. Only instances on a lease that the registry gave them are watched over.
 3. A batch counts only in the term in which it was decided. A new leader begins anew: everybody
    has the whole TTL again. A guard that was engaged goes on; it stands under its key.
-4. Thousands at once are one entry; they are put together a few hundred in a turn of the loop.
+4. Thousands at once are many small entries, with a pause after each: what others write waits
+   behind one of them at most. All who are due are known before the first of them is written.
 5. Who is to be removed is told to the lessor first: from then on no renewal is answered, so
    nobody hears "renewed" and is removed all the same.
 
@@ -332,7 +333,7 @@ class Keeper:
             confirmed = verdict is Verdict.CONFIRMED
             if confirmed:
                 self._confirmed.update(leases)
-            self._liveness.let_go(leases, self._node.clock(), grace=not confirmed)
+            self._liveness.let_go(leases, self._node.clock(), gone=confirmed)
         else:
             if verdict is Verdict.ENGAGED:
                 _LOG.warning(
@@ -362,9 +363,16 @@ class Keeper:
                 if self._preparing:
                     await self._prepare()
                 await self._take_in()
+                # All who are due, before anything is decided: the guard judges by their number.
                 self._tick()
-                if not await self._write():
-                    await asyncio.sleep(limits.KEEPER_TICK_S)
+                while self._liveness.has_due(self._node.clock()):
+                    await asyncio.sleep(0)
+                    self._tick()
+                began = self._node.clock()
+                more = await self._write()
+                # Others have half of the time: their writes wait behind each batch.
+                took_s = self._node.clock() - began if more else limits.KEEPER_TICK_S
+                await asyncio.sleep(min(took_s, limits.KEEPER_TICK_S))
             except EtcdError as error:
                 _LOG.info("keeper: %s; trying again", error)
                 await asyncio.sleep(limits.KEEPER_RETRY_S)
@@ -384,21 +392,26 @@ class Keeper:
             await self._node.submit_batch([], if_term=self._node.term)
         return more
 
-    async def _propose(self, source: Iterator[tuple[int, BatchItem]]) -> bool:
-        """Proposes one batch of (lease, item); True if it took all that fits."""
+    async def _propose(self, source: Iterator[tuple[int, BatchItem | None]]) -> bool:
+        """Proposes one batch of (lease, item); True if it took all that fits.
+
+        Where an item is None, one was looked at and there is nothing to write.
+        """
         items: list[BatchItem] = []
         leases: list[int] = []
         size = 0
         full = False
-        for lease, item in source:
+        for number, (lease, item) in enumerate(source, 1):
+            if number % limits.KEEPER_SLICE_ITEMS == 0:
+                await asyncio.sleep(0)
+            if item is None:
+                continue
             items.append(item)
             leases.append(lease)
             size += len(item.key) + len(item.value)
             full = len(items) >= limits.KEEPER_BATCH_ITEMS or size >= limits.KEEPER_BATCH_BYTES
             if full:
                 break
-            if len(items) % limits.KEEPER_SLICE_ITEMS == 0:
-                await asyncio.sleep(0)
         if not items:
             return False
         try:
@@ -424,7 +437,7 @@ class Keeper:
         elif item.action is BatchAction.PUT_KEEP and lease in self._names:
             self._todo[lease] = None
 
-    def _deletions(self) -> Iterator[tuple[int, BatchItem]]:
+    def _deletions(self) -> Iterator[tuple[int, BatchItem | None]]:
         """Takes what has to be deleted, one by one."""
         for service in list(self._notes):
             if not self._is_engaged(service):
@@ -435,25 +448,19 @@ class Keeper:
         for lease in list(self._overdue):
             if lease in self._overdue:
                 del self._overdue[lease]
-                removal = self._removal_item(lease)
-                if removal is not None:
-                    yield lease, removal
+                yield lease, self._removal_item(lease)
 
-    def _puts(self) -> Iterator[tuple[int, BatchItem]]:
+    def _puts(self) -> Iterator[tuple[int, BatchItem | None]]:
         """Takes what has to be put, one by one; what is as it should be is dropped."""
         now_ms = self._node.wall_ms()
         for service in list(self._notes):
             if self._is_engaged(service):
                 del self._notes[service]
-                note = self._note_item(service, now_ms)
-                if note is not None:
-                    yield 0, note
+                yield 0, self._note_item(service, now_ms)
         for lease in list(self._todo):
             if lease in self._todo:
                 del self._todo[lease]
-                pulse = self._pulse_item(lease, now_ms)
-                if pulse is not None:
-                    yield lease, pulse
+                yield lease, self._pulse_item(lease, now_ms)
 
     def _is_engaged(self, service: ServiceName) -> bool:
         watched = self._services.get(service)

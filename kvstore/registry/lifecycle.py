@@ -49,6 +49,7 @@ EVENTS: Final[Mapping[str, str]] = {
 """The code of a reason → the event that watchers are told; other codes are updates."""
 
 
+_CONFIRMED: Final = "no heartbeat, and an operator confirmed that it is gone"
 WRITTEN_BY_CLIENT: Final = Reason("updated", "written by a client")
 
 
@@ -206,7 +207,7 @@ def after_pulse(instance: Instance, pulse: Pulse, now_ms: int) -> Instance:
     if instance.silent:
         return instance
     if pulse is Pulse.CONFIRMED:
-        reason = Reason("confirmed", "no heartbeat, and an operator confirmed that it is gone")
+        reason = Reason("confirmed", _CONFIRMED)
     else:
         reason = Reason("missed_heartbeat", f"no heartbeat for {instance.ttl_s} s")
     return instance.changed(reason, now_ms, silent=True, stale=False)
@@ -218,7 +219,9 @@ def deregistered(text: str = "") -> Reason:
 
 
 def expired(instance: Instance) -> Reason:
-    """Why an instance is deleted that was silent for too long."""
+    """Why an instance is deleted that was silent for too long, or confirmed to be gone."""
+    if instance.silent and instance.reason.code == "confirmed":
+        return Reason("expired", _CONFIRMED)
     return Reason(
         "expired", f"no heartbeat for {instance.ttl_s} s and a grace time of {instance.grace_s} s"
     )

@@ -22,6 +22,7 @@ __all__ = (
     "CHECKS_MAX",
     "CHECK_OUTPUT_BYTES_MAX",
     "CLOCK_STEP_S",
+    "CONFIRMED_PAUSE_S",
     "DEFAULT_GRACE_S",
     "DEFAULT_TTL_S",
     "DURATION_MAX_S",
@@ -94,6 +95,8 @@ GUARD_WINDOW_S: Final = 60.0
 GUARD_HOLD_MAX_S: Final = 600.0
 """More than so many percent, and at least so many instances, silent within the window: they are
 held, for so long at most."""
+CONFIRMED_PAUSE_S: Final = 2.0
+"""Who is confirmed to be gone is DOWN for so long, written and told, and then removed."""
 
 LIVENESS_TURN_MAX: Final = 2_500
 """Deadlines looked at in one turn of the loop (about 4 µs each, with what follows)."""
@@ -104,7 +107,7 @@ KEEPER_TICK_S: Final = 0.1
 """How often the leader looks at the deadlines."""
 KEEPER_RETRY_S: Final = 0.5
 """Pause after a batch that could not be proposed."""
-KEEPER_BATCH_ITEMS: Final = 1_000
+KEEPER_BATCH_ITEMS: Final = 100
 KEEPER_BATCH_BYTES: Final = 1024**2
 """One BATCH entry of the keeper; what is more follows in the next."""
 KEEPER_SLICE_ITEMS: Final = 250

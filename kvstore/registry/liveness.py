@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from kvstore.registry.limits import REMOVAL_RETRY_S
+from kvstore.registry.limits import CONFIRMED_PAUSE_S, REMOVAL_RETRY_S
 
 __all__ = ("Due", "Liveness", "Tracked")
 
@@ -135,15 +135,24 @@ class Liveness:
             if pulse is not None and pulse.silent:
                 pulse.held = True
 
-    def let_go(self, leases: Iterable[int], now: float, *, grace: bool) -> None:
-        """Ends the hold. With `grace` they have their grace time from now on, at least."""
+    def let_go(self, leases: Iterable[int], now: float, *, gone: bool) -> None:
+        """Ends the hold: they have their grace time from now on, at least.
+
+        Those that are really `gone` are overdue as soon as it is told that they are DOWN.
+        """
         for lease in leases:
             pulse = self._pulses.get(lease)
             if pulse is not None and pulse.held:
                 pulse.held = False
-                if grace:
+                if gone:
+                    pulse.remove_at = now + CONFIRMED_PAUSE_S
+                else:
                     pulse.remove_at = max(pulse.remove_at, now + pulse.grace_s)
                 self._push(pulse, pulse.remove_at)
+
+    def has_due(self, now: float) -> bool:
+        """Whether there are records to look at."""
+        return bool(self._heap) and self._heap[0][0] <= now
 
     def due(self, now: float, at_most: int) -> Due:
         """What has come due; looks at `at_most` records and leaves the rest for the next time."""

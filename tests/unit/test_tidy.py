@@ -54,6 +54,7 @@ LAYERS: dict[str, set[str]] = {
     # The command line starts servers, talks to them as a client, and reads files of stopped ones.
     "kvstore.cli": {
         "kvstore.client",
+        "kvstore.checks",
         "kvstore.agent",
         "kvstore.serving",
         "kvstore.daemon",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from kvstore.cli.exits import bad_args
-from kvstore.client.registry.values import Instance, Status
+from kvstore.client.registry.values import Check, Instance, Status
 
 __all__ = ("MAIN_PORT", "from_json", "pairs", "ports", "status_word", "with_fields")
 
@@ -84,10 +84,7 @@ def from_json(text: str, service: str, namespace: str) -> Instance:
                 fields[target] = _read(name, read, value)
         elif name == "checks":
             if value:
-                raise bad_args(
-                    "the JSON has checks, which are not registered from here; `kvstore agent run"
-                    " --check` runs them, or a program registers them"
-                )
+                fields["checks"] = _checks(value)
         elif name not in _ONLY_IN_ANSWERS:
             raise bad_args(
                 f"the JSON has a field {name[:60]!r}, which instances do not have; put what is "
@@ -101,6 +98,13 @@ def from_json(text: str, service: str, namespace: str) -> Instance:
     if told.get("reported") is None and "status" in told:
         fields["reported"] = _read("status", _status, told["status"])
     return Instance(service=service, namespace=namespace, **fields)
+
+
+def _checks(told: Any) -> tuple[Check, ...]:
+    # Needed by few commands, and every command pays for what is imported above.
+    from kvstore.cli.services.checks import of_json
+
+    return of_json(told)
 
 
 def _main_first(found: Mapping[str, int], main: Any) -> dict[str, int]:

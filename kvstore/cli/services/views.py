@@ -21,6 +21,7 @@ from kvstore.client.registry.answers import (
     ServiceSummary,
 )
 from kvstore.client.registry.values import (
+    DEFAULT_NAMESPACE,
     CheckResult,
     Guard,
     Instance,
@@ -157,16 +158,28 @@ def _statuses(summary: ServiceSummary) -> str:
     )
 
 
-def about_instances(name: ServiceName, result: InstancesResult) -> Iterator[str]:
-    """Remarks on the instances of a service."""
+def about_instances(
+    name: ServiceName, result: InstancesResult, *, selected: bool = False
+) -> Iterator[str]:
+    """Remarks on the instances of a service; `selected`: not all of them were asked for."""
     if not result.instances:
-        yield f"namespace {name.namespace} has no such instance of {name.service}"
+        yield _nobody(name, selected=selected)
     if result.fell_back:
         yield "none of them is healthy; these are all"
     if result.guard is not None:
         yield guard_line(name, result.guard)
     yield from _about_strays(result.strays)
     yield from _about_header(result.header)
+
+
+def _nobody(name: ServiceName, *, selected: bool) -> str:
+    """Why there is no instance to show."""
+    option = "" if name.namespace == DEFAULT_NAMESPACE else f" -n {name.namespace}"
+    where = f"of {name.service} in namespace {name.namespace}"
+    if selected:
+        all_ = f"kvstore service get {name.service}{option}"
+        return f"no instance {where} is as asked for; `{all_}` shows all there are"
+    return f"no instance {where} is registered; `kvstore service list{option}` shows what is"
 
 
 def about_services(result: ServicesResult) -> Iterator[str]:

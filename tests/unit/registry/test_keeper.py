@@ -230,6 +230,27 @@ async def test_many_at_once_are_held_and_go_when_an_operator_confirms(tmp_path: 
 
 
 @on_loop
+async def test_who_is_confirmed_to_be_gone_goes_down_and_away_however_long_the_grace(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        seen = Observer(registry)
+        await register(registry.node, *(payment(n, grace_s=3600) for n in range(3)))
+        await until(lambda: _all_stale(registry.catalog, 3))
+        await until(lambda: PAYMENT in registry.catalog.guards)
+        told = json.dumps({**registry.catalog.guards[PAYMENT].told, "state": "confirmed"})
+        await registry.node.submit_batch(
+            [BatchItem(guard_key(PAYMENT), ANY_REVISION, BatchAction.PUT_KEEP, told.encode())]
+        )
+        await until(lambda: not statuses(registry.catalog))
+        for number in range(3):
+            assert seen.events(f"payment-{number}")[-2:] == ["unhealthy", "expired"]
+            down, gone = (seen.when(word, f"payment-{number}") for word in ("unhealthy", "expired"))
+            assert gone - down >= 1.0, "who watches sees it DOWN first"
+
+
+@on_loop
 async def test_a_guard_ends_by_itself_when_they_come_back(tmp_path: Path) -> None:
     async with world(tmp_path, "a") as made:
         registry = await made.leader()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore.registry.limits import REMOVAL_RETRY_S
+from kvstore.registry.limits import CONFIRMED_PAUSE_S, REMOVAL_RETRY_S
 from kvstore.registry.liveness import Liveness, Tracked
 
 ALL = 1 << 30
@@ -61,11 +61,20 @@ def test_who_is_held_is_not_overdue_until_let_go() -> None:
     liveness.due(10.0, ALL)
     liveness.hold([1, 2, 404])
     assert liveness.due(100.0, ALL) == ([], [])
-    liveness.let_go([1], 100.0, grace=True)
-    liveness.let_go([2, 404], 100.0, grace=False)
-    assert liveness.due(100.0, ALL) == ([], [2])
+    liveness.let_go([1], 100.0, gone=False)
+    liveness.let_go([2, 404], 100.0, gone=True)
+    assert liveness.due(101.9, ALL) == ([], [])
+    assert liveness.due(102.0, ALL) == ([], [2])
     assert liveness.due(129.9, ALL).overdue == [2]
     assert 1 in liveness.due(130.0, ALL).overdue
+
+
+def test_who_is_confirmed_to_be_gone_does_not_wait_for_the_grace_time() -> None:
+    liveness = table(Tracked(1, 10, 3600, False))
+    liveness.due(10.0, ALL)
+    liveness.hold([1])
+    liveness.let_go([1], 20.0, gone=True)
+    assert liveness.due(20.0 + CONFIRMED_PAUSE_S, ALL) == ([], [1])
 
 
 def test_a_heartbeat_ends_a_hold() -> None:
@@ -178,10 +187,12 @@ def test_the_table_agrees_with_looking_at_everybody(
                 if each is not None and each.silent:
                     each.held = True
             case "let_go":
-                liveness.let_go([lease], now, grace=flag)
+                liveness.let_go([lease], now, gone=flag)
                 if each is not None and each.held:
                     each.held = False
                     if flag:
+                        each.remove_at = now + CONFIRMED_PAUSE_S
+                    else:
                         each.remove_at = max(each.remove_at, now + each.grace)
             case "promote":
                 now += 1

@@ -20,7 +20,7 @@ from kvstore.cli.services.arguments import (
 from kvstore.cli.services.columns import Cell
 from kvstore.cli.services.present import ask, now_ms, remark, show, show_json, show_lines
 from kvstore.cli.services.times import moment, parse_moment
-from kvstore.client.registry.values import DEFAULT_NAMESPACE, Health, ServiceName
+from kvstore.client.registry.values import DEFAULT_NAMESPACE, Health, Selection, ServiceName
 
 __all__ = ("explain", "get", "history", "list_")
 
@@ -73,16 +73,16 @@ def get(
     """
     from kvstore.client.registry import operations
 
+    wanted = selection(options)
     result = ask(
         session,
         operations.get_instances(
-            service,
-            namespace=namespace,
-            selection=selection(options),
-            linearizable=linearizable,
+            service, namespace=namespace, selection=wanted, linearizable=linearizable
         ),
     )
-    remarks = views.about_instances(ServiceName(namespace, service), result)
+    remarks = views.about_instances(
+        ServiceName(namespace, service), result, selected=wanted != Selection(health=Health.ALL)
+    )
     if session.form == "json":
         show_json(shapes.instances(result))
     else:

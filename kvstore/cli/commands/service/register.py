@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from kvstore.cli.services.arguments import namespace_option, service_argument
 from kvstore.cli.services.present import ask, check_form, remark, show_json
 from kvstore.cli.services.times import whole_seconds
 from kvstore.cli.signals import termination_interrupts
-from kvstore.client.registry.values import Instance, to_json
+from kvstore.client.registry.values import Check, Instance, to_json
 
 __all__ = ("register",)
 
 _ONE_SHOT_TTL_S = 86_400
 """Without --heartbeat and --ttl: nobody sends heartbeats, so it lasts a day."""
 _HEARTBEAT_TTL_S = 10
+"""With heartbeats: ours, or those of the cluster that checks it."""
 
 
 class _RegisterCommand(ClientCommand):
@@ -39,6 +41,7 @@ class _RegisterCommand(ClientCommand):
         "kvstore service register payment --port 8080 --heartbeat   # until Ctrl-C",
         "kvstore service register payment --port http=8080 --port grpc=9090 --tag blue",
         "kvstore service register db --address db.example.org --port 5432 --ttl 720h",
+        "kvstore service register db --address db.example.org --port 5432 --check tcp",
         'echo \'{"port": 8080, "tags": ["blue"]}\' | kvstore service register payment --json -',
     ),
 )
@@ -58,10 +61,18 @@ class _RegisterCommand(ClientCommand):
 @click.option(
     "--ttl",
     type=DURATION,
-    help="DOWN so long after the last heartbeat (default 10s with --heartbeat, else 24h).",
+    help="DOWN so long after the last heartbeat (10s with --heartbeat or --check, else 24h).",
 )
 @click.option("--grace", type=DURATION, help="Removed so long after that (default 30s).")
 @click.option("--drain", type=DURATION, help="How long it takes to finish what it has begun.")
+@click.option(
+    "--check",
+    "checks",
+    multiple=True,
+    metavar="CHECK",
+    help="Checked by the cluster: http://…, /path, tcp://HOST:PORT, grpc://HOST:PORT/SERVICE; a"
+    " path, tcp and grpc alone mean its own address and main port (repeat).",
+)
 @click.option("--json", "source", metavar="FILE", help="Read its fields from a file, or - (stdin).")
 @click.option("--heartbeat", is_flag=True, help="Stay, send heartbeats, deregister at the end.")
 @service_argument()
@@ -80,6 +91,9 @@ def register(
     Once, with a long time to live; or with --heartbeat for as long as this command runs: it
     deregisters the instance when it is interrupted or terminated. For a program of your own,
     `kvstore agent run` does more: it starts the program and looks after it.
+
+    With --check members of the cluster look after the instance (those that were started with
+    --enable-agentless-checks): it needs no heartbeats and stays until it is deregistered.
     """
     from kvstore.client.registry import operations
 
@@ -91,7 +105,7 @@ def register(
     if not instance.ports:
         raise bad_args("the instance has no port; give one with --port 8080")
     if not instance.ttl_s:
-        ttl_s = _HEARTBEAT_TTL_S if heartbeat else _ONE_SHOT_TTL_S
+        ttl_s = _HEARTBEAT_TTL_S if heartbeat or instance.checks else _ONE_SHOT_TTL_S
         instance = parse.with_fields(instance, ttl_s=ttl_s)
     if not instance.address:
         instance = parse.with_fields(instance, address=_own_address(session.endpoints))
@@ -101,7 +115,7 @@ def register(
         return
     result = ask(session, operations.register_instance(instance))
     _show(session, result.instance, created=result.created)
-    if session.form != "json":
+    if session.form != "json" and not result.instance.checks:
         remark(
             f"it is DOWN in {result.instance.ttl_s}s unless it is registered again or its lease"
             f" {result.instance.lease:x} is kept alive (`kvstore lease keep-alive`)"
@@ -127,6 +141,7 @@ def _stay(session: Session, instance: Instance) -> None:
             weight=instance.weight,
             metadata=instance.metadata,
             status=instance.reported,
+            checks=instance.checks,
             **{name: value for name, value in wanted.items() if value is not None},
         ) as registration,
     ):
@@ -176,11 +191,20 @@ def _with_options(instance: Instance, options: dict[str, Any]) -> Instance:
         weight=weight,
         tags=options["tags"],
         metadata=parse.pairs(options["metadata"]),
+        checks=_checks(options["checks"]),
         reported=parse.status_word(options["status"]) if options["status"] else None,
         ttl_s=None if ttl is None else whole_seconds("ttl", ttl, least=1),
         grace_s=None if grace is None else whole_seconds("grace", grace),
         drain_s=None if drain is None else whole_seconds("drain", drain),
     )
+
+
+def _checks(texts: Sequence[str]) -> tuple[Check, ...]:
+    if not texts:
+        return ()
+    from kvstore.cli.services.checks import of_options
+
+    return of_options(texts)
 
 
 def _show(session: Session, instance: Instance, *, created: bool) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from kvstore.cli.exits import BAD_ARGS, CliError
-from kvstore.cli.services import parse, times
+from kvstore.cli.services import checks, parse, times
 from kvstore.cli.services.columns import Look, columns, cut, width_of
-from kvstore.client.registry.values import Status, to_json
+from kvstore.client.registry.values import (
+    Check,
+    GrpcCheck,
+    HttpCheck,
+    Status,
+    TcpCheck,
+    to_json,
+)
 from tests.support import sample_services as sample
 
 
@@ -45,7 +53,9 @@ def test_the_port_of_the_json_says_which_of_the_ports_is_first() -> None:
         ({"metadata": {"a": 1}}, "text is expected, not 1"),
         ({"status": "FINE"}, "'FINE' is none of STARTING, UP"),
         ({"service": "other"}, "another service than the command: 'other'"),
-        ({"checks": [{"tcp": {}}]}, "which are not registered from here"),
+        ({"checks": {"tcp": {}}}, "a list of checks is expected"),
+        ({"checks": [{"cmd": ["true"]}]}, "exactly one of http, tcp and grpc"),
+        ({"checks": [{"http": {"url": "ftp://a"}}]}, "neither an http or https URL"),
         ({"ttl_s": 0}, "ttl_s is 0"),
         ({"ttl_s": -1}, "out of range"),
     ],
@@ -53,6 +63,39 @@ def test_the_port_of_the_json_says_which_of_the_ports_is_first() -> None:
 def test_json_that_describes_no_instance(told: object, said: str) -> None:
     with pytest.raises(CliError) as refused:
         from_json(told)
+    assert said in refused.value.message
+    assert refused.value.code == BAD_ARGS
+
+
+def test_checks_are_read_as_get_prints_them() -> None:
+    checked = replace(
+        sample.SET,
+        checks=checks.of_options(
+            ["http://10.0.0.1:8080/healthz", "/alive", "tcp", "grpc://10.0.0.1:9090/pay"]
+        ),
+    )
+    assert [each.name for each in checked.checks] == ["", "http-2", "", ""]
+    assert checked.checks[0].probe == HttpCheck("http://10.0.0.1:8080/healthz", "GET")
+    assert checked.checks[2:] == (
+        Check(TcpCheck(), "", 10.0, 2.0, 1, 3),
+        Check(GrpcCheck("10.0.0.1:9090", "pay"), "", 10.0, 2.0, 1, 3),
+    )
+    again = parse.from_json(json.dumps(to_json(checked)), "payment", "default")
+    assert again.checks == checked.checks
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cmd:true", "runs in an agent alone"),
+        ("ttl:30s:/tmp/x", "runs in an agent alone"),
+        ("ftp://a", "is not a check"),
+        ("tcp://nowhere", "is not host:port"),
+    ],
+)
+def test_checks_that_the_cluster_cannot_run(text: str, said: str) -> None:
+    with pytest.raises(CliError) as refused:
+        checks.of_options([text])
     assert said in refused.value.message
     assert refused.value.code == BAD_ARGS
 

@@ -1,0 +1,1 @@
+"""What the registry promises, measured on a cluster of three members on this machine."""
