@@ -15,7 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvstore.api.call import BidiMethod, Call, Session, StreamMethod, UnaryMethod
-from kvstore.errors import EtcdError, lookup
+from kvstore.errors import EtcdError, detach, lookup
 from tests.sim.observer import Violated
 from tests.sim.prng import Prng
 from tests.sim.world import World
@@ -390,6 +390,7 @@ class ServerStream(Stream):
                         await self._woken.wait()
                     self._to_client(self._tell, message)
         except EtcdError as error:
+            detach(error)
             self.finish(error)
         except Exception as error:
             # (The loops of the living are buried, too, at the end of a seed.)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from tests.linear import judge as checkers
-from tests.linear.history import Delete, Event, Operation, Outcome, Put, Txn, WatchRecord
+from tests.linear.history import Compare, Delete, Event, Operation, Outcome, Put, Txn, WatchRecord
 from tests.linear.revision_check import writes
 from tests.sim.observer import Violated
 from tests.sim.world import World
@@ -28,7 +28,7 @@ def judge(world: World, history: Sequence[Operation], watches: Sequence[WatchRec
         world.fire("history without a witness")
         return
     log = [(revision, _unleased(events)) for revision, events in world.chronicle.events]
-    whole = [*history, *_of_the_registry(history, log)]
+    whole = [*history, *_of_the_registry(history, world.chronicle.events)]
     verdict = checkers.judge(whole, watches, log, states_max=_STATES_MAX)
     world.fire("history judged")
     if verdict.undecided:
@@ -61,9 +61,14 @@ def _of_the_registry(history: Sequence[Operation], log: Log) -> list[Operation]:
     for revision, events in log:
         earliest = max(earliest, called.get(revision, 0))
         if all(event.kv.key.startswith(_REGISTRY) for event in events):
+            # Made for this place: elsewhere a deletion of what is not there would fit as well.
+            compares = tuple(
+                Compare(event.kv.key, "mod", "=", event.prev.mod if event.prev else 0)
+                for event in events
+            )
             ops = tuple(
                 Put(event.kv.key, event.kv.value) if event.kind == "put" else Delete(event.kv.key)
                 for event in events
             )
-            found.append(Operation(_OTHERS, earliest, Txn((), ops, ())))
+            found.append(Operation(_OTHERS, earliest, Txn(compares, ops, ())))
     return found

@@ -11,6 +11,8 @@ from kvstore.machine.command import BatchAction, BatchItem, CommandKind, batch_p
 from kvstore.pb.rpc_pb2 import LeaseGrantRequest, PutRequest
 from tests.linear.history import Outcome
 from tests.sim.books.instances import instances_of
+from tests.sim.invariants.i30_all_or_nothing import AllOrNothing
+from tests.sim.invariants.i40_revocation_is_exact import RevocationIsExact
 from tests.sim.invariants.i42_instances_live_out_their_time import InstancesLiveOutTheirTime
 from tests.sim.invariants.i43_registry_watches_are_true import RegistryWatchesAreTrue
 from tests.sim.invariants.i44_names_lead_to_the_living import NamesLeadToTheLiving
@@ -19,6 +21,7 @@ from tests.sim.invariants.i52_deregistered_stays_away import DeregisteredStaysAw
 from tests.sim.invariants.i53_history_tells_the_same import HistoryTellsTheSame
 from tests.sim.observer import Invariant
 from tests.sim.params import Params
+from tests.sim.prng import Prng
 from tests.sim.registry_history import Call, Past, Reading, Shown, ToldEvent, Watch, WatchAnswer
 from tests.sim.stubs import StubProcess, StubWorld, apply, command, objection
 
@@ -420,3 +423,38 @@ def test_i53_the_history_has_what_was_watched() -> None:
         _past(bench, begins, ends, _event(second + 5))
     with objection("I53"):
         _past(bench, begins, ends._replace(text="another reason"))
+
+
+# ---- the model's opinion of batches
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_batches_do_what_the_model_says(seed: int) -> None:
+    """Everything that a batch may hold, at a machine and at the model beside it."""
+    chance, bench = Prng(seed), Bench(AllOrNothing)
+    leases: Any = RevocationIsExact(bench.world)
+    applied = 0
+    for _ in range(100):
+        items = [
+            BatchItem(
+                b"/kvstore/%d" % chance.below(5),
+                chance.pick((-1, -1, 0, bench.revision)),
+                chance.pick(tuple(BatchAction)),
+                b"{}",
+                chance.below(8),
+                chance.pick((0, 5)),
+                "why",
+            )
+            for _ in range(chance.between(1, 4))
+        ]
+        payload = batch_payload(0, chance.pick((0, 2, 3)), items)
+        before = bench.revision
+        apply(
+            bench.process,
+            command(CommandKind.BATCH, payload),
+            term=2,
+            watchers=[bench.invariant, leases],
+        )
+        applied += bench.revision > before
+    assert 20 < applied < 90
+    assert bench.process.machine.leases

@@ -291,7 +291,10 @@ async def test_lists_namespaces_settings_and_strays(tmp_path: Path) -> None:
 @on_loop
 async def test_ending_a_guard_is_a_change_of_its_note(tmp_path: Path) -> None:
     async with world(tmp_path, "a") as made:
-        service = made.registries["a"].service
+        registry = made.registries["a"]
+        service = registry.service
+        # There is a note, but no guard: the leader would remove it.
+        await registry._keeper.stop()
         assert await service.end_guard(PAYMENT, confirm=True) == 0
         note = {"silent": 4, "of": 5, "state": "holding"}
         await put(service.node, guard_key(PAYMENT), json.dumps(note).encode())
