@@ -349,6 +349,7 @@ async def test_the_guard_counts_all_who_are_due_before_any_is_written(tmp_path: 
         # A look at a hundredth of them at a time would never see too many fall silent at once.
         with patch.object(limits, "LIVENESS_TURN_MAX", 2):
             lately = [payment(n, ttl_s=1, grace_s=60) for n in range(200)]
-            await register(registry.node, *lately)
+            leases = await register(registry.node, *lately)
+            await beat(registry.node, leases)  # one deadline for all
             await until(lambda: _all_stale(registry.catalog, 200), patience_s=20.0)
         assert not any("unhealthy" in seen.events(f"payment-{n}") for n in range(200))
