@@ -1,6 +1,6 @@
 """The registry's promises, measured on three members on this machine, each against its target.
 
-    python -m benchmarks.registry                             # everything, about 12 minutes
+    python -m benchmarks.registry                             # everything, about 10 minutes
     python -m benchmarks.registry --only heartbeats vanish
     python -m benchmarks.registry --scale 0.01                # a hundredth of the instances
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -45,6 +46,8 @@ def main() -> int:
         "--directory", type=Path, default=ROOT / "build", help="whose disk is used (not a tmpfs)"
     )
     options = parser.parse_args()
+    # A measurement that is cut off ends its servers, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options.directory.mkdir(parents=True, exist_ok=True)
     notes = Notes()
     for name in options.only:

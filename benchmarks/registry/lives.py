@@ -59,7 +59,8 @@ async def crash(notes: Notes, directory: Path, scale: float) -> None:
                 early.append(one_early)
                 late.append(one_late)
             name = f"{len(late)} crashes with the leader killed, {event}"
-            notes.check(f"{name}: after its own deadline, s", round(min(early), 2), min(early) >= 0, "never early")  # fmt: skip # noqa: E501
+            first = round(min(early), 2)
+            notes.check(f"{name}: after its own deadline, s", first, first >= 0, "never early")
             notes.judge(f"{name}: after the new leader's, s", round(max(late), 2), _SLACK_S)
 
 
@@ -148,7 +149,8 @@ async def _what_is_left(notes: Notes, api: Api, dns_port: int) -> None:
     holds = len(answer.instances) == 3 and answer.header.no_leader
     notes.check("no majority: GetInstances", found, holds, "3, said to have no leader")
     anew = await Watcher(api, "payment").ready()
-    notes.check("no majority: a new Watch", f"no_leader={anew.no_leader}", anew.no_leader, "state, said to have no leader")  # fmt: skip # noqa: E501
+    said = "state, said to have no leader"
+    notes.check("no majority: a new Watch", f"no_leader={anew.no_leader}", anew.no_leader, said)
     await anew.close()
     reply = await _ask(dns_port, "payment")
     notes.check("no majority: DNS", dns.rcode.to_text(reply.rcode()), bool(reply.answer), "answers")

@@ -60,7 +60,9 @@ async def _live(notes: Notes, stage: Stage, size: int, ttl_s: int) -> None:
         members = (await stage.apis[0]("ListServices", pb.ListServicesRequest())).services
         up = sum(each.by_status["UP"] for each in members)
         bad = watcher.count("unhealthy", "expired")
-        notes.tell(f"{name}: heartbeats/s (calls/s)", f"{crowd.size / len(crowd.hosts) * beats / took:.0f} ({beats / took:.0f})")  # fmt: skip # noqa: E501
+        each = crowd.size / len(crowd.hosts)
+        notes.tell(f"{name}: heartbeats/s", round(each * beats / took))
+        notes.tell(f"{name}: calls/s, each with {each:.0f}", round(beats / took))
         notes.judge(f"{name}: leader, % of a core", round(shares[leader], 1), _LEADER_SHARE)
         others = [round(share, 1) for place, share in enumerate(shares) if place != leader]
         notes.tell(f"{name}: followers, % of a core", others)
@@ -153,9 +155,12 @@ async def _held(
     await asyncio.sleep(max(0.0, silent_at + crowd.ttl_s + crowd.grace_s + 5 - time.monotonic()))
     answer = await api("GetInstances", pb.GetInstancesRequest(service=_MANY))
     stale = sum(each.stale and each.routable for each in answer.instances)
-    notes.check(f"{name}: 5 s past TTL and grace, healthy and stale", stale, stale == crowd.size, "all")  # fmt: skip # noqa: E501
+    later = f"{name}: 5 s past TTL and grace"
+    notes.check(f"{later}, healthy and stale", stale, stale == crowd.size, "all")
     guard = answer.guard
-    notes.tell(f"{name}: the answer's guard", f"{guard.state}: {guard.held} of {guard.total}, for {(guard.until_ms - guard.since_ms) / 1000:.0f} s at most")  # fmt: skip # noqa: E501
+    longest_s = (guard.until_ms - guard.since_ms) / 1000
+    held = f"{guard.state}: {guard.held} of {guard.total}, for {longest_s:.0f} s at most"
+    notes.tell(f"{name}: the answer's guard", held)
     bad = watcher.count("unhealthy", "expired")
     notes.check(f"{name}: DOWN or removed meanwhile", bad, not bad, "none")
     began = time.monotonic()
@@ -178,7 +183,7 @@ def _stale(watcher: Watcher) -> int:
 
 
 class _Crier:
-    """A service whose instance changes, and many streams of which only arrivals are noted."""
+    """Counts what many streams are told, and when the last of them was."""
 
     def __init__(self) -> None:
         self.arrived = 0
@@ -254,7 +259,8 @@ async def subscribers(notes: Notes, directory: Path, scale: float) -> None:
             name = f"{count} subscribers, {_CHANGES} changes"
             notes.judge(f"{name}: last told, median, ms", milliseconds(median(took)), 1000)
             notes.judge(f"{name}: last told, slowest, ms", milliseconds(max(took)), 1000)
-            notes.check(f"{_ELSEWHERE} subscribers of another service: messages", crier.other, not crier.other, "none")  # fmt: skip # noqa: E501
+            name = f"{_ELSEWHERE} subscribers of another service: messages"
+            notes.check(name, crier.other, not crier.other, "none")
         finally:
             for task in tasks:
                 task.cancel()

@@ -109,7 +109,8 @@ KEEPER_RETRY_S: Final = 0.5
 """Pause after a batch that could not be proposed."""
 KEEPER_BATCH_ITEMS: Final = 100
 KEEPER_BATCH_BYTES: Final = 1024**2
-"""One BATCH entry of the keeper; what is more follows in the next."""
+"""One BATCH entry; what is more follows in the next. Whatever is written meanwhile waits behind it:
+a thousand at once took 0.2 to 0.7 s on two cores, a hundred take some 30 ms."""
 KEEPER_SLICE_ITEMS: Final = 250
 """Instances that are changed and encoded in one turn of the loop (about 40 µs each)."""
 CLOCK_STEP_S: Final = 10.0

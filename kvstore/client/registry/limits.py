@@ -43,8 +43,9 @@ HEARTBEAT_FRACTION = 3
 HEARTBEAT_JITTER = 0.1
 """… give or take this part, so that programs that started together do not stay together."""
 
-HEARTBEAT_COMPANY = 2 * HEARTBEAT_JITTER
-"""Whose heartbeat is due within this part of its time joins one that is sent now: so those of one
+HEARTBEAT_COMPANY = 0.5
+"""Whose heartbeat is due within this part of its time joins one that is sent now. With half of it,
+two groups of the same TTL meet within two rounds, however far apart they began: so those of one
 client with one TTL travel in one call."""
 
 HEARTBEAT_RETRY_S = 0.25

@@ -280,8 +280,25 @@ def test_who_is_due_soon_goes_along() -> None:
     schedule, (first, second, third) = schedule_of(9, 9, 30)
     second._due = 3.5
     assert set(schedule.due(3.0, 1).heartbeats) == {first, second}
-    third._due = 4.5
+    third._due = 8.0
     assert set(schedule.due(3.0, 1).heartbeats) == {first, second, third}
+    third._due = 8.1
+    assert set(schedule.due(3.0, 1).heartbeats) == {first, second}
+
+
+@pytest.mark.parametrize("apart", [0.3, 0.9, 1.4, 1.6, 2.5, 2.9])
+def test_groups_that_began_apart_meet_within_two_rounds(apart: float) -> None:
+    schedule, kept = schedule_of(9, 9, 9, 9)
+    for each in kept[2:]:
+        each._due += apart
+    calls = []
+    for _ in range(3):
+        now = schedule.next_wake()
+        assert now is not None
+        calls.append(schedule.due(now, 1).heartbeats)
+        for each in calls[-1]:
+            each._beat(9, now)
+    assert len(calls[-1]) == 4
 
 
 def test_a_lost_one_is_registered_and_not_heard_of_in_between() -> None:
