@@ -151,9 +151,12 @@ class MemberLoop:
         # Clients first, whose transports write when this turn is over: to wake another process
         # takes long, and nobody waits for a notice.
         for notice in notices:
-            self._loop.call_soon(self._outside.send, notice.to, [notice])
+            self._loop.call_soon(self._tell, notice)
         self._outside.after_turn()
         return busy or core.has_work
+
+    def _tell(self, notice: CommitNotice) -> None:
+        self._outside.send(notice.to, [notice])
 
     def _carry_out(self, work: Work) -> None:
         if work.messages:
