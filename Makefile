@@ -21,7 +21,7 @@ run: setup ## Sets everything up and starts a three-node cluster on loopback (da
 	@.venv/bin/kvstore local --nodes 3 --data $(DATA)
 
 test: setup-dev ## Sets everything up and runs the tests (all but the long campaigns)
-	$(PY) -m pytest -m "not slow"
+	@scripts/test
 
 test-long: setup-dev ## All that is marked slow: long campaigns, check perf, every transport (an hour and more)
 	$(PY) -m pytest -m slow --timeout 1800

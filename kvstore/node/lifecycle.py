@@ -245,6 +245,7 @@ class Running:
         await self.peers.stop()
         if clean:
             await self._drain()
+        await self.swaps.close()
         await self.loop.stop()
         await self.copies.run(lambda: self._close_files(clean))
         await self.copies.close()

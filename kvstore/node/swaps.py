@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore import faults
-from kvstore.errors import TIMEOUT, Code, EtcdError
+from kvstore.errors import STOPPED, TIMEOUT, Code, EtcdError
 from kvstore.machine import Machine
 from kvstore.storage.errors import StorageError
 from kvstore.storage.store import Store
@@ -36,6 +36,13 @@ class StoreSwaps:
     def __init__(self, running: Running) -> None:
         self._running = running
         self._lock = asyncio.Lock()
+        self._closed = False
+
+    async def close(self) -> None:
+        """Waits for the swap that is under way; none begins any more."""
+        self._closed = True
+        async with self._lock:
+            pass
 
     async def install(self, persist: Persist) -> None:
         """Makes the received snapshot of `persist` this member's state.
@@ -50,6 +57,8 @@ class StoreSwaps:
         meta = persist.snapshot
         assert meta is not None
         async with self._lock:
+            if self._closed:
+                return  # The snapshot's file stays; the leader sends what is missing again.
             core.pause()
             await self._quiesce()
             files = running.opened.files
@@ -73,10 +82,12 @@ class StoreSwaps:
             _LOG.info("installed the snapshot of index %d, term %d", meta.index, meta.term)
 
     async def defragment(self) -> None:
-        """Rewrites the store's file compactly."""
+        """Rewrites the store's file compactly. Raises EtcdError if it fails or the member stops."""
         running = self._running
         files = running.opened.files
         async with self._lock:
+            if self._closed:
+                raise STOPPED
             running.core.pause()
             await self._quiesce()
             machine = running.core.machine

@@ -90,6 +90,8 @@ def normalise(text: str, replacements: dict[str, str]) -> list[str]:
     def named(match: re.Match[str]) -> str:
         return numbers.setdefault(match[0], f"<id{len(numbers) + 1}>")
 
+    # etcdctl pads some ids to 16 places: one that begins with a zero digit stands behind a blank.
+    text = re.sub(r"\b(Member|cluster) +(?=[0-9a-f]{13,16}\b)", r"\1 ", text)
     text = re.sub(r"\b[0-9a-f]{13,16}\b|\b\d{15,20}\b", named, text)
     return [line.rstrip() for line in text.split("\n")]
 

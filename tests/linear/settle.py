@@ -7,9 +7,8 @@ an effect that nobody asked for shows as a revision that nobody made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from math import inf
 
 from tests.linear import model
@@ -59,24 +58,38 @@ class _Settling:
                 self.revocations.setdefault(op.response.revision, []).append(op)
         self.latest = _latest_returns(history)
         self.earliest = _earliest_calls(history)
+        self.last_use = self._last_uses_of_leases()
+        self.before: dict[int, model.Store] = {}
+        """The store before each revision that has to be explained."""
+        self.candidates: dict[int, list[int]] = {}
+        """For each of them positions in `open`."""
+        self.author: dict[int, int] = {}
+        """Position in `open` → the revision that it made."""
+        self.system: dict[int, Operation] = {}
+        """Expiries that nobody asked for."""
 
     def run(self) -> list[Operation]:
-        done: list[Operation] = []
-        last_use = self._last_uses_of_leases()
-        requests = [op.request for op in self.history]
-        leases = frozenset(one.lease_id for one in requests if isinstance(one, LeaseGrant))
-        state = model.empty()._replace(leases=leases | frozenset(last_use))
-        for revision, events in self.witness:
-            if state.revision != revision - 1:
-                break  # the log has a hole, which its own check reports
-            after = _advanced(state, events)
-            if revision not in self.claimed and not self._revoked_by_answer(revision, after, state):
-                settled = self._author(revision, events, state, after, last_use)
-                if settled is not None:
-                    done.append(settled)
-            state = after
+        for revision, state, events, after in self._unclaimed():
+            self._find_candidates(revision, state, events, after)
+        for revision in self.candidates:
+            self._assign(revision, set())
+        done = [self._answered(op, revision) for revision, op in self.system.items()]
+        done += [self._answered(self.open[at], revision) for at, revision in self.author.items()]
         kept = [op for op in self.history if op.outcome is not Outcome.UNKNOWN]
         return [*kept, *done, *self.traceless]
+
+    def _unclaimed(self) -> Iterator[tuple[int, model.Store, Sequence[Event], model.Store]]:
+        """The revisions that no answered request made, with the store before and after."""
+        requests = [op.request for op in self.history]
+        leases = frozenset(one.lease_id for one in requests if isinstance(one, LeaseGrant))
+        state = model.empty()._replace(leases=leases | frozenset(self.last_use))
+        for revision, events in self.witness:
+            if state.revision != revision - 1:
+                return  # the log has a hole, which its own check reports
+            after = _advanced(state, events)
+            if revision not in self.claimed and not self._revoked_by_answer(revision, after, state):
+                yield revision, state, events, after
+            state = after
 
     def _revoked_by_answer(self, revision: int, after: model.Store, state: model.Store) -> bool:
         """Whether a revocation that was answered did this.
@@ -89,39 +102,53 @@ class _Settling:
             for op in self.revocations.get(revision, ())
         )
 
-    def _author(
-        self,
-        revision: int,
-        events: Sequence[Event],
-        state: model.Store,
-        after: model.Store,
-        last_use: dict[int, int],
-    ) -> Operation | None:
-        """Who made this revision, as an answered operation; None if nobody can have.
+    def _find_candidates(
+        self, revision: int, state: model.Store, events: Sequence[Event], after: model.Store
+    ) -> None:
+        """Notes who can have made this revision, the likeliest first.
 
-        Unknown revocations and expiries come first: a lease that ends can do only this, while an
-        unknown delete may be needed for another revision. Of several candidates the one that was
-        called last is taken: whoever was called in time for this revision is so for every later
-        one, and the shorter the span of an operation, the less the search has to try.
+        Revocations and expiries come first: a lease that ends can do only this, while an unknown
+        delete may be needed for another revision. Of the others the one that was called last:
+        whoever was called in time for this revision is so for every later one, and the shorter
+        the span of an operation, the less the search has to try.
         """
+        self.before[revision] = state
         deadline = self._deadline(revision)
-        candidates = [*takewhile(lambda op: op.call <= deadline, self.open)][::-1]
+        in_time = [at for at, op in enumerate(self.open) if op.call <= deadline][::-1]
         lease_id = _expired(events, state)
-        if lease_id is not None and last_use[lease_id] < revision:
-            own = [op for op in candidates if op.request == LeaseRevoke(lease_id)]
-            op = own[0] if own else Operation(SYSTEM, self._birth(revision), LeaseRevoke(lease_id))
-            return self._answered(op, revision, state)
-        for op in candidates:
-            if _may_write(op.request, events) and (
-                _effect(state, op.request) == after.head.changes
-            ):
-                return self._answered(op, revision, state)
-        return None
+        if lease_id is not None and self.last_use[lease_id] < revision:
+            revocation = LeaseRevoke(lease_id)
+            self.candidates[revision] = [
+                at for at in in_time if self.open[at].request == revocation
+            ]
+            if not self.candidates[revision]:
+                self.system[revision] = Operation(SYSTEM, self._birth(revision), revocation)
+            return
+        self.candidates[revision] = [
+            at
+            for at in in_time
+            if _may_write(self.open[at].request, events)
+            and _effect(state, self.open[at].request) == after.head.changes
+        ]
 
-    def _answered(self, op: Operation, revision: int, state: model.Store) -> Operation:
-        if op.client != SYSTEM:
-            self.open = [one for one in self.open if one is not op]
-        _, answer = model.apply(state, op.request)
+    def _assign(self, revision: int, tried: set[int]) -> bool:
+        """Finds an author, if need be by giving another revision another one (an augmenting path:
+        two deletes of a key look the same, and only one of them may be the sole candidate
+        elsewhere)."""
+        for at in self.candidates[revision]:
+            if at not in self.author:
+                self.author[at] = revision
+                return True
+        for at in self.candidates[revision]:
+            if at not in tried:
+                tried.add(at)
+                if self._assign(self.author[at], tried):
+                    self.author[at] = revision
+                    return True
+        return False
+
+    def _answered(self, op: Operation, revision: int) -> Operation:
+        _, answer = model.apply(self.before[revision], op.request)
         deadline = self._deadline(revision)
         ret = None if deadline == inf else int(deadline)
         return replace(op, outcome=Outcome.OK, response=answer, ret=ret)

@@ -9,6 +9,7 @@ from tests.linear.generate import Profile
 from tests.linear.history import (
     KV,
     Compact,
+    Compare,
     Delete,
     Event,
     LeaseGrant,
@@ -82,6 +83,14 @@ def test_each_write_is_done_once_the_last_called_first() -> None:
     witness = log_of(PUT_A, Delete(b"a"), PUT_A, Delete(b"a"), PUT_A, Delete(b"a"))
     done = settle(history, witness)[1:]
     assert [(op.call, op.response.revision) for op in done] == [(6, 3), (5, 5)]
+
+
+def test_who_is_needed_elsewhere_is_not_taken_for_what_another_can_have_done() -> None:
+    """Both may have deleted the key; only the transaction can have made the last revision."""
+    create = Txn((Compare(b"a", "create", "=", 0),), (Put(b"a", b"2"),), (Delete(b"a"),))
+    history = [unknown(5, Delete(b"a")), unknown(6, create), ok(1, 2, PUT_A, Response(2))]
+    done = settle(history, log_of(PUT_A, Delete(b"a"), Put(b"a", b"2")))[1:]
+    assert {op.call: op.response.revision for op in done} == {5: 3, 6: 4}
 
 
 def test_a_transaction_of_unknown_outcome_is_answered_as_it_would_have_been() -> None:

@@ -1,7 +1,9 @@
 """Tests of the tests: with a known bug put in, the simulator must object.
 
-A seed is known to catch each bug; it is run again every day, so a change that blinds the
-simulator shows at once. The long hunt starts from nothing and counts how many seeds it takes.
+A seed is known to catch each bug and is run again with every change. A change to the product or
+to the simulator gives seeds another course, so one that finds nothing any more is no alarm yet:
+then the bug must be caught by one of the first few seeds. The long hunt starts from nothing and
+counts how many it takes.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ KNOWN: dict[str, int] = {
     "M24": 7,
     "M25": 7,
 }
-"""The first seed that catches a mutant, of the mutant's profile."""
+"""A seed that catches a mutant, of the mutant's profile; the first one when it was last hunted."""
+
+NEARBY = 30
+"""So many seeds are tried for a mutant whose known seed took another course: twice the slowest."""
 
 FIRST = int(os.environ.get("KVSTORE_HUNT_FIRST", "1"))
 SEEDS_MAX = int(os.environ.get("KVSTORE_HUNT_SEEDS", "500"))
@@ -78,11 +83,14 @@ def test_the_canary_is_reported() -> None:
 
 @pytest.mark.sim
 @pytest.mark.timeout(600)
-def test_known_seeds_still_catch_their_bugs() -> None:
+def test_known_bugs_are_still_caught() -> None:
     jobs = [Job(seed, MUTANTS[number].profile, number) for number, seed in KNOWN.items()]
-    missed = [job for job, outcome in run_jobs(jobs) if outcome.ok]
-    counts.record("known-bugs", seeds=len(jobs), missed=len(missed))
-    assert not missed, f"not noticed any more: {missed}"
+    moved = [job.mutant for job, outcome in run_jobs(jobs) if outcome.ok]
+    again = {number: hunt(number, NEARBY) for number in moved}
+    missed = [number for number, tries in again.items() if tries is None]
+    print(f"known seeds that take another course now, and the first that catches: {again}")
+    counts.record("known-bugs", seeds=len(jobs), moved=len(moved), missed=len(missed))
+    assert not missed, f"not noticed any more in {NEARBY} seeds: {missed}"
 
 
 @pytest.mark.slow

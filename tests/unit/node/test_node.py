@@ -320,6 +320,21 @@ async def test_compaction_is_swept_in_the_background_and_defragment_gives_space_
 
 
 @on_loop
+async def test_a_stop_waits_for_a_defragmentation_and_refuses_the_next(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as nodes:
+        node = nodes.by_name["a"]
+        await put(node, b"k", b"1")
+        both = [asyncio.ensure_future(node.defragment()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await node.stop()
+        first, second = await asyncio.gather(*both, return_exceptions=True)
+        assert first is None
+        assert second == errors.STOPPED
+        (node,) = await nodes.start_all("a")
+        assert (await get(node, b"k")).kvs[0].value == b"1"
+
+
+@on_loop
 async def test_hashes_of_members_are_equal_and_a_difference_raises_corrupt(
     tmp_path: Path,
 ) -> None:
