@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def main() -> int:
     options.directory.mkdir(parents=True, exist_ok=True)
     notes = Notes()
     for name in options.only:
+        notes.tell(f"{name}: the machine's load before", round(os.getloadavg()[0], 1))
         with tempfile.TemporaryDirectory(dir=options.directory, prefix="registry-") as scratch:
             asyncio.run(_MEASUREMENTS[name](notes, Path(scratch), options.scale))
     if options.json:

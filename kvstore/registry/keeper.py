@@ -445,7 +445,11 @@ class Keeper:
                 self._written.pop(service, None)
                 if service in self._catalog.guards:
                     yield 0, BatchItem(guard_key(service), ANY_REVISION, BatchAction.DELETE)
+        # Who is confirmed to be gone is DOWN first, unless an alarm may forbid to write that.
+        down_first = self._confirmed if not self._node.machine.alarms else ()
         for lease in list(self._overdue):
+            if lease in self._todo and lease in down_first:
+                continue
             if lease in self._overdue:
                 del self._overdue[lease]
                 yield lease, self._removal_item(lease)
