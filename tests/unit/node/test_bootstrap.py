@@ -18,7 +18,6 @@ from kvstore.node.errors import (
     NotAMember,
     StartupError,
     StopKind,
-    StopKind,
 )
 from kvstore.node.files import MemberFiles
 from kvstore.node.membership import cluster_id_of
@@ -161,7 +160,7 @@ async def test_a_removed_member_does_not_start_again(tmp_path: Path) -> None:
             with pytest.raises(NotAMember, match="was removed"):
                 await nodes.start(name, urls)
         else:
-            # The others told it: the commit of its own removal never reached it. They tell it again.
+            # The commit of its removal never reached it; the others told it, and tell it again.
             again = await nodes.start(name, urls)
             reason = await asyncio.wait_for(again.wait_stopped(), 10)
             assert reason.kind is StopKind.REMOVED
