@@ -32,6 +32,7 @@ from kvstore.node.swaps import StoreSwaps
 from kvstore.node.threads import Worker
 from kvstore.node.timing import Timing
 from kvstore.node.transport import Cluster, LocalMember, PeerNetwork
+from kvstore.storage.errors import StorageError
 from kvstore.storage.store import Store
 from kvstore.watch.hub import WatchHub
 from raft.config import Config
@@ -306,9 +307,12 @@ class Running:
     def _failed(self, reason: StopReason) -> None:
         """The loop has ended this member; a damaged store is set aside for the next start."""
         if reason.kind is StopKind.STORE:
-            self.opened.files.condemn_store()
-            message = f"{reason.message} The store will be rebuilt at the next start."
-            reason = StopReason(reason.kind, message)
+            try:
+                self.opened.files.condemn_store()
+                what_next = "The store will be rebuilt at the next start."
+            except (StorageError, OSError) as error:
+                what_next = f"It could not be set aside ({error}): do so before the next start."
+            reason = StopReason(reason.kind, f"{reason.message} {what_next}")
         self._fail(reason)
 
     # ---- what the loop needs ---------------------------------------------------------------

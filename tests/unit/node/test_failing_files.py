@@ -11,7 +11,7 @@ from kvstore import faults
 from kvstore.errors import EtcdError
 from kvstore.node.errors import StopKind
 from kvstore.node.node import Node
-from kvstore.storage.errors import DiskFailed
+from kvstore.storage.errors import DiskFailed, StoreCorrupt
 from tests.support.power import another_boot, store_path
 
 from .nodes import Nodes, get, put, running
@@ -76,6 +76,28 @@ async def test_a_disk_that_is_full_while_the_store_is_rebuilt_is_no_lost_member(
             arm(f"{point}=enospc:1")
             with pytest.raises(DiskFailed, match="No space left"):
                 await start_again(nodes)
+        faults.install(None)
+        node = await start_again(nodes)
+        assert (await get(node, b"k")).kvs[0].value == b"1"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("", "rebuilt at the next start"), ("store.set_aside=eio:1", "set aside (")]
+)
+@on_loop
+async def test_a_member_whose_store_is_damaged_ends_whether_or_not_it_can_be_moved(
+    tmp_path: Path, fault: str, said: str
+) -> None:
+    async with running(tmp_path, "a") as nodes:
+        node = nodes.by_name["a"]
+        await put(node, b"k", b"1")
+        if fault:
+            arm(fault)
+        node.running.loop.broken(StoreCorrupt(store_path(tmp_path / "a"), "a record", "damaged"))
+        reason = await node.wait_stopped()
+        assert reason.kind is StopKind.STORE
+        assert said in reason.message
+        await node.stop()
         faults.install(None)
         node = await start_again(nodes)
         assert (await get(node, b"k")).kvs[0].value == b"1"
