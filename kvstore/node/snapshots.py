@@ -139,7 +139,6 @@ class Snapshots:
             return
         task = asyncio.get_running_loop().create_task(self._send(peer_id))
         self._sends[peer_id] = task
-        task.add_done_callback(lambda _task: self._sends.pop(peer_id, None))
 
     async def _send(self, peer_id: int) -> None:
         running = self._running
@@ -164,6 +163,8 @@ class Snapshots:
             core.applier.keep_log_behind(peer_id, None)
         if sent is None:
             await asyncio.sleep(SNAPSHOT_SEND_RETRY_S)
+        # First this: once Raft knows it may ask for the next one, and must not find us busy.
+        del self._sends[peer_id]
         core.raft.report_snapshot(peer_id, sent)
         running.loop.wake()
 

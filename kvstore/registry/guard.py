@@ -147,6 +147,11 @@ class Guard:
         self._recent.clear()
         return Decision(Verdict.ENGAGED, self.held)
 
+    def hold_too(self, instances: Iterable[int]) -> None:
+        """These are held as well, while it is engaged, whenever they fell silent."""
+        assert self.engaged, "nobody is held by a guard that is not engaged"
+        self._held.update(dict.fromkeys(instances))
+
     def gone(self, instances: Iterable[int], total: int) -> Decision | None:
         """These are heard of again, or are no more."""
         for each in instances:

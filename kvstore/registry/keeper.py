@@ -59,11 +59,13 @@ _HOLDING: Final = "holding"
 class _Watched:
     """One service as the leader watches over it."""
 
-    __slots__ = ("guard", "total")
+    __slots__ = ("guard", "let_go", "total")
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
         self.total = 0
+        self.let_go: tuple[int, ...] = ()
+        """Whom the guard held when it ended the last time."""
 
 
 class Keeper:
@@ -325,8 +327,11 @@ class Keeper:
             return
         verdict, leases = decision
         self._notes[service] = None
+        if verdict is Verdict.ENGAGED:
+            leases += self._hold_on(self._services[service])
         self._todo.update(dict.fromkeys(leases))
         if verdict.ends:
+            self._services[service].let_go = leases
             _LOG.warning(
                 "guard of %s: %s, %d instances let go", service, verdict.value, len(leases)
             )
@@ -345,6 +350,21 @@ class Keeper:
             self._liveness.hold(leases)
             for lease in leases:
                 self._overdue.pop(lease, None)
+
+    def _hold_on(self, watched: _Watched) -> tuple[int, ...]:
+        """Holds whom the guard let go when it ended, if nobody was told before it engages again.
+
+        To others the guard has held all the time: its note stands, and these are marked stale.
+        """
+        guard, again = watched.guard, []
+        for lease in watched.let_go:
+            entry = self._entry(lease) if lease not in guard else None
+            if entry is None or entry.instance is None or not entry.instance.stale:
+                continue
+            if self._liveness.is_silent(lease) and lease not in self._confirmed:
+                again.append(lease)
+        guard.hold_too(again)
+        return tuple(again)
 
     def _pulse(self, lease: int) -> Pulse:
         """What is known of an instance's heartbeats."""

@@ -42,7 +42,7 @@ class Endgame:
         door: FrontDoor,
     ) -> None:
         self.cluster = cluster
-        self.core: list[Process] = []
+        self._chosen: list[Process] = []
         self._clients = clients
         self._registrants = registrants
         self._operator = operator
@@ -108,6 +108,11 @@ class Endgame:
 
     # ---- the core --------------------------------------------------------------------------
 
+    @property
+    def core(self) -> list[Process]:
+        """The chosen, but for those whose removal was on its way and has come."""
+        return [process for process in self._chosen if not process.removed]
+
     def _able(self) -> list[Process]:
         """Machines that can run a member that there is."""
         members = self.cluster.members()
@@ -158,7 +163,7 @@ class Endgame:
             fewer = [process for process in core if process is not candidate]
             if self._is_quorum(fewer) and chance.chance(1, 2):
                 core = fewer
-        self.core = core
+        self._chosen = core
         names = [process.name for process in core]
         for process in self.cluster.processes.values():
             if process.name in names:

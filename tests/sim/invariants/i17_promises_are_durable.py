@@ -65,11 +65,14 @@ class PromisesAreDurable(Invariant):
         if log is None:
             return
         term, vote, last = wanted
-        self._check(p, message, log, "the synced log", term, vote, last)
+        # A request may have waited for the disk while its sender's log went on: what it says of
+        # its own last entry counts. An acknowledgement says nothing, and cannot be overtaken.
+        held = message.last_term if isinstance(message, RequestVote) else p.raft.term_at(last)
+        self._check(p, message, log, "the synced log", term, vote, last, held)
         count = self._promises.get(p.name, 0) + 1
         self._promises[p.name] = count
         if count % _FULL_SCAN_EVERY == 0:
-            self._check(p, message, image_of(p), "the durable image", term, vote, last)
+            self._check(p, message, image_of(p), "the durable image", term, vote, last, held)
 
     def _check(
         self,
@@ -80,6 +83,7 @@ class PromisesAreDurable(Invariant):
         term: int,
         vote: int,
         last: int,
+        held: int | None,
     ) -> None:
         name = type(message).__name__
         has = log.hard_state
@@ -94,7 +98,7 @@ class PromisesAreDurable(Invariant):
                 f"{p.name} sent a {name} of term {term} that promises entry {last}, but {where} "
                 f"ends at {log.last}"
             )
-        held, durable = p.raft.term_at(last), log.term_at(last)
+        durable = log.term_at(last)
         if held is not None and durable is not None and held != durable and p.raft.term == term:
             raise self.violated(
                 f"{p.name} sent a {name} of term {term} that promises entry {last} of term "

@@ -31,6 +31,8 @@ __all__ = ("InstancesLiveOutTheirTime",)
 _NS: Final = 1_000_000_000
 _FASTEST_PERCENT: Final = 110
 _HEARD_MAX: Final = 64
+_CONFIRMED: Final = "an operator confirmed"
+"""Why somebody goes who was silent, and is given no grace."""
 _CHECKED_NS: Final = _NS
 """What finding it out and committing it may take, as the product promises."""
 
@@ -93,7 +95,8 @@ class InstancesLiveOutTheirTime(Invariant):
         if after is None:
             if step.why.startswith("expired") or step.why == "LEASE_EXPIRE":
                 # Nobody was answered once that was decided: every answer so far counts.
-                self._not_early(step, before, step.at_ns, before.ttl_s + before.grace_s, "removed")
+                lives_s = before.ttl_s + (0 if _CONFIRMED in step.why else before.grace_s)
+                self._not_early(step, before, step.at_ns, lives_s, "removed")
                 self._not_late(step, before.ttl_s + before.grace_s, "removed")
         elif (after.silent or after.stale) and not (before.silent or before.stale):
             decided_ns = self._book.decided_ns(step)
