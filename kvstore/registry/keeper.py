@@ -468,7 +468,7 @@ class Keeper:
         # Who is confirmed to be gone is DOWN first, unless an alarm may forbid to write that.
         down_first = self._confirmed if not self._node.machine.alarms else ()
         for lease in list(self._overdue):
-            if lease in self._todo and lease in down_first:
+            if (lease in self._todo and lease in down_first) or self._is_said_to_be_held(lease):
                 continue
             if lease in self._overdue:
                 del self._overdue[lease]
@@ -482,13 +482,23 @@ class Keeper:
                 del self._notes[service]
                 yield 0, self._note_item(service, now_ms)
         for lease in list(self._todo):
-            if lease in self._todo:
+            if lease in self._todo and not self._is_said_to_be_held(lease):
                 del self._todo[lease]
                 yield lease, self._pulse_item(lease, now_ms)
 
     def _is_engaged(self, service: ServiceName) -> bool:
         watched = self._services.get(service)
         return watched is not None and watched.guard.engaged
+
+    def _is_said_to_be_held(self, lease: int) -> bool:
+        """Whether the guard ended so lately that its note still stands, which has to go first."""
+        name = self._names.get(lease)
+        return (
+            name is not None
+            and name.of in self._notes
+            and name.of in self._catalog.guards
+            and not self._is_engaged(name.of)
+        )
 
     def _pulse_item(self, lease: int, now_ms: int) -> BatchItem | None:
         entry = self._entry(lease)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from tests.sim.mutants import planted
@@ -25,6 +25,8 @@ __all__ = ("Job", "run_jobs")
 _PROCESSES: Final = int(os.environ.get("KVSTORE_SIM_PROCESSES", "2"))
 _AHEAD: Final = 4
 """Jobs given to the pool beyond those that run, so that a campaign can be ended early."""
+_JOBS_MAX: Final = 200
+"""Jobs of a pool before another takes its place: a process that made many worlds is large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ def _run(job: Job) -> tuple[Job, Outcome]:
 def run_jobs(jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome], None, None]:
     """Runs the jobs, in any order; closing the generator early drops those not begun."""
     waiting = iter(jobs)
+    for first in waiting:
+        yield from _run_some(chain((first,), islice(waiting, _JOBS_MAX - 1)))
+
+
+def _run_some(waiting: Iterator[Job]) -> Generator[tuple[Job, Outcome], None, None]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(_PROCESSES, mp_context=context) as pool:
         running: set[Future[tuple[Job, Outcome]]] = set()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -15,6 +16,7 @@ from kvstore.machine import CommandKind
 from kvstore.node.errors import StopKind
 from kvstore.pb import rpc_pb2
 from raft.messages import InstallSnapshot
+from raft.node import RaftNode
 
 from .nodes import Nodes, get, grant, keep_alive, put, running, until
 from .on_loop import on_loop
@@ -141,6 +143,24 @@ async def test_a_node_that_missed_too_much_is_sent_a_snapshot(tmp_path: Path) ->
         again = await nodes.start(behind.config.name, nodes.urls("a", "b", "c"))
         assert (await get(again, b"after")).count == 1
         assert nodes.network.snapshots == 1
+
+
+@on_loop
+async def test_a_follower_that_needs_another_snapshot_at_once_gets_it(tmp_path: Path) -> None:
+    """Raft asked for it as soon as it heard of the first; nobody listened, and it never again."""
+    async with running(tmp_path, "a", "b") as nodes:
+        leader = await nodes.leader()
+        peer = next(each.member_id for each in nodes.by_name.values() if each is not leader)
+        snapshots, heard = leader.running.snapshots, list[int | None]()
+
+        def report(_raft: RaftNode, peer_id: int, index: int | None) -> None:
+            heard.append(index)
+            if len(heard) == 1:
+                snapshots.send(peer_id)
+
+        with patch.object(RaftNode, "report_snapshot", report):
+            snapshots.send(peer)
+            await until(lambda: len(heard) == 2)
 
 
 @on_loop

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+from kvstore.errors import TIMEOUT
 from kvstore.machine import ANY_REVISION, BatchAction, BatchItem
 from kvstore.registry import limits
 from kvstore.registry.catalog import Catalog
@@ -309,6 +311,35 @@ async def test_a_note_that_was_written_when_its_guard_had_ended_goes(tmp_path: P
         assert PAYMENT in registry.catalog.guards
         await until(lambda: PAYMENT not in registry.catalog.guards)
         assert statuses(registry.catalog) == {"payment-1": Status.UP}
+
+
+@on_loop
+async def test_who_was_held_is_held_on_when_the_guard_engages_anew_before_its_end_is_told(
+    tmp_path: Path,
+) -> None:
+    """Nothing could be written between; to those who read, it was one guard all the time."""
+    async with world(tmp_path, "a") as made:
+        registry = await made.leader()
+        node, seen = registry.node, Observer(registry)
+        leases = await register(node, *(payment(n, grace_s=1) for n in range(6)))
+        with ExitStack() as meanwhile:
+            async with beating(node, leases[3:]):
+                await until(lambda: _all_stale(registry.catalog, 3))
+                await until(lambda: PAYMENT in registry.catalog.guards)
+                guard = registry._keeper._services[PAYMENT].guard
+
+                async def refused(*_: Any, **__: Any) -> Any:
+                    raise TIMEOUT
+
+                meanwhile.enter_context(patch.object(node, "submit_batch", refused))
+                async with beating(node, leases[2:3]):
+                    await until(lambda: not guard.engaged)
+                    await asyncio.sleep(1.5)  # The grace of the other two is over.
+            await until(lambda: guard.engaged)
+        await until(lambda: _all_stale(registry.catalog, 6))
+        await asyncio.sleep(2)
+        assert _all_stale(registry.catalog, 6)
+        assert "unhealthy" not in seen.events()
 
 
 @on_loop
