@@ -501,7 +501,7 @@ class Keeper:
         )
 
     def _pulse_item(self, lease: int, now_ms: int) -> BatchItem | None:
-        entry = self._entry(lease)
+        entry = self._known_entry(lease)
         if entry is None or entry.instance is None:
             return None
         after = after_pulse(entry.instance, self._pulse(lease), now_ms)
@@ -516,7 +516,7 @@ class Keeper:
         )
 
     def _removal_item(self, lease: int) -> BatchItem | None:
-        entry = self._entry(lease)
+        entry = self._known_entry(lease)
         if entry is None or entry.instance is None or self._pulse(lease) is Pulse.HELD:
             return None
         self._node.expiring((lease,))
@@ -530,6 +530,14 @@ class Keeper:
         name = self._names.get(lease)
         entry = self._catalog.entry(name) if name is not None else None
         return entry if entry is not None and entry.lease == lease else None
+
+    def _known_entry(self, lease: int) -> Entry | None:
+        """The same; None, too, while its newest state has not been taken in.
+
+        That may say that it was heard of. Taking it in has the instance looked at again.
+        """
+        entry = self._entry(lease)
+        return None if entry is None or entry.name in self._fresh else entry
 
     def _note_item(self, service: ServiceName, now_ms: int) -> BatchItem | None:
         """What stands under the key of a service whose guard is engaged."""

@@ -21,7 +21,7 @@ from raft.messages import (
     RequestVote,
     VoteReply,
 )
-from raft.types import Entry
+from raft.types import Entry, Role
 from tests.sim.books.durable import DurableLog, durable_logs, image_of
 from tests.sim.observer import Invariant
 
@@ -65,14 +65,15 @@ class PromisesAreDurable(Invariant):
         if log is None:
             return
         term, vote, last = wanted
-        # A request may have waited for the disk while its sender's log went on: what it says of
-        # its own last entry counts. An acknowledgement says nothing, and cannot be overtaken.
-        held = message.last_term if isinstance(message, RequestVote) else p.raft.term_at(last)
-        self._check(p, message, log, "the synced log", term, vote, last, held)
+        if isinstance(message, RequestVote) and p.raft.role is not Role.CANDIDATE:
+            # It waited for the disk, and meanwhile another was elected, whose entries may have
+            # replaced those that it speaks of. Nobody stands for election by it any more.
+            last = 0
+        self._check(p, message, log, "the synced log", term, vote, last)
         count = self._promises.get(p.name, 0) + 1
         self._promises[p.name] = count
         if count % _FULL_SCAN_EVERY == 0:
-            self._check(p, message, image_of(p), "the durable image", term, vote, last, held)
+            self._check(p, message, image_of(p), "the durable image", term, vote, last)
 
     def _check(
         self,
@@ -83,7 +84,6 @@ class PromisesAreDurable(Invariant):
         term: int,
         vote: int,
         last: int,
-        held: int | None,
     ) -> None:
         name = type(message).__name__
         has = log.hard_state
@@ -98,7 +98,7 @@ class PromisesAreDurable(Invariant):
                 f"{p.name} sent a {name} of term {term} that promises entry {last}, but {where} "
                 f"ends at {log.last}"
             )
-        durable = log.term_at(last)
+        held, durable = p.raft.term_at(last), log.term_at(last)
         if held is not None and durable is not None and held != durable and p.raft.term == term:
             raise self.violated(
                 f"{p.name} sent a {name} of term {term} that promises entry {last} of term "
