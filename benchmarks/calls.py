@@ -18,6 +18,7 @@ __all__ = (
     "numbered_put",
     "put",
     "range_keys",
+    "refused_put",
     "value_of",
     "watch",
 )
@@ -77,6 +78,26 @@ def compare_and_put(value_bytes: int) -> Method:
         failure=[rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key_of(_HOLES + 2)))],
     )
     return _method("/etcdserverpb.KV/Txn", request.SerializeToString(), (0, 0, 0), 1)
+
+
+def refused_put(value_bytes: int) -> Method:
+    """A put under a condition that no existing key meets: it fills the log, and changes nothing."""
+    request = rpc_pb2.TxnRequest(
+        compare=[
+            rpc_pb2.Compare(
+                result=rpc_pb2.Compare.EQUAL,
+                target=rpc_pb2.Compare.VERSION,
+                key=key_of(_HOLES),
+                version=0,
+            )
+        ],
+        success=[
+            rpc_pb2.RequestOp(
+                request_put=rpc_pb2.PutRequest(key=key_of(_HOLES + 1), value=value_of(value_bytes))
+            )
+        ],
+    )
+    return _method("/etcdserverpb.KV/Txn", request.SerializeToString(), (0, 0), 0)
 
 
 def range_keys(count: int = 1, *, serializable: bool = False) -> Method:
