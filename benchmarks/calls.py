@@ -114,9 +114,9 @@ def load_batch(value_bytes: int) -> int:
     return max(1, min(_LOAD_PUTS, _LOAD_BYTES // (value_bytes + 64)))
 
 
-def load(value_bytes: int) -> Method:
-    """A transaction that puts `load_batch` keys that follow one another."""
-    count = load_batch(value_bytes)
+def load(value_bytes: int, count: int = 0) -> Method:
+    """A transaction that puts `count` keys that follow one another; 0: `load_batch`."""
+    count = count or load_batch(value_bytes)
     request = rpc_pb2.TxnRequest(
         success=[
             rpc_pb2.RequestOp(
