@@ -244,7 +244,7 @@ def main() -> int:
                 print(why)
                 continue
             for nodes in (int(each) for each in options.nodes.split(",")):
-                print(f"{peer}, members: {nodes}; load, ours/s, theirs/s, ratio, clients' CPU s/1,000")
+                print(f"{peer}, members: {nodes}; load, ours/s, theirs/s, ratio, CPU s/1,000")
                 for one in _measure(options, peer, nodes):
                     print(line(one), flush=True)
                     found.append(one)
