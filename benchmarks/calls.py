@@ -18,6 +18,7 @@ __all__ = (
     "numbered_put",
     "put",
     "range_keys",
+    "refused_put",
     "value_of",
     "watch",
 )
@@ -79,6 +80,26 @@ def compare_and_put(value_bytes: int) -> Method:
     return _method("/etcdserverpb.KV/Txn", request.SerializeToString(), (0, 0, 0), 1)
 
 
+def refused_put(value_bytes: int) -> Method:
+    """A put under a condition that no existing key meets: it fills the log, and changes nothing."""
+    request = rpc_pb2.TxnRequest(
+        compare=[
+            rpc_pb2.Compare(
+                result=rpc_pb2.Compare.EQUAL,
+                target=rpc_pb2.Compare.VERSION,
+                key=key_of(_HOLES),
+                version=0,
+            )
+        ],
+        success=[
+            rpc_pb2.RequestOp(
+                request_put=rpc_pb2.PutRequest(key=key_of(_HOLES + 1), value=value_of(value_bytes))
+            )
+        ],
+    )
+    return _method("/etcdserverpb.KV/Txn", request.SerializeToString(), (0, 0), 0)
+
+
 def range_keys(count: int = 1, *, serializable: bool = False) -> Method:
     """One key, or `count` keys that follow one another."""
     request = rpc_pb2.RangeRequest(key=key_of(_HOLES), serializable=serializable)
@@ -93,9 +114,9 @@ def load_batch(value_bytes: int) -> int:
     return max(1, min(_LOAD_PUTS, _LOAD_BYTES // (value_bytes + 64)))
 
 
-def load(value_bytes: int) -> Method:
-    """A transaction that puts `load_batch` keys that follow one another."""
-    count = load_batch(value_bytes)
+def load(value_bytes: int, count: int = 0) -> Method:
+    """A transaction that puts `count` keys that follow one another; 0: `load_batch`."""
+    count = count or load_batch(value_bytes)
     request = rpc_pb2.TxnRequest(
         success=[
             rpc_pb2.RequestOp(

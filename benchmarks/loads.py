@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from benchmarks import calls
 from benchmarks.generator.jobs import Job, Outcome
@@ -33,6 +33,8 @@ class Timing:
 
     seconds: float
     warmup_s: float
+    lease_ttl_s: int = 300
+    """Of the leases that are kept alive; that run lasts a tenth longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Run:
     """What the row compares: a rate per second, or what its unit says."""
     outcome: Outcome | None
     void: list[str]
+    extra: dict[str, float] = field(default_factory=dict)
+    """What the value was made of, where no outcome tells."""
 
 
 def _methods(row: Row) -> list[Method]:

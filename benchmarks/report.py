@@ -32,14 +32,16 @@ HEAD = (
 
 def unit_of(load: str) -> str:
     """Of the values of a row; rates have none."""
-    return {"watch-latency": "ms p99", "failover": "s", "restart": "s", "memory": "MB"}.get(
-        load, "/s"
-    )
+    units = {
+        "watch-latency": "ms p99", "failover": "s", "restart": "s", "memory": "MB",
+        "put-keys": "×", "snapshot-p99": "×", "snapshot-own-p99": "×", "leases": "lost",
+    }  # fmt: skip
+    return units.get(load, "/s")
 
 
 def ratio_of(result: Result) -> Interval | None:
-    """Ours to theirs, run by run; None when no pair counts."""
-    if not result.pairs:
+    """Ours to theirs, run by run; None when no pair counts, or there is nothing to divide by."""
+    if not result.pairs or THEIRS not in result.row.sides or not all(result.values(THEIRS)):
         return None
     return median_interval(ratios(result.values(OURS), result.values(THEIRS)))
 
@@ -51,14 +53,14 @@ def _number(value: float) -> str:
 def _cells(result: Result) -> list[str]:
     """Row, ours, theirs, ratio, p99s, CPU, target."""
     unit = unit_of(result.row.load)
-    ratio = ratio_of(result)
-    if ratio is None:
+    if not result.pairs:
         return [result.row.name, "void", "void", "", "", "", ""]
+    ratio = ratio_of(result)
 
     def middle(side: str, *path: str) -> float | None:
         values: list[float] = []
         for pair in result.pairs:
-            value: Any = pair[side]
+            value: Any = pair.get(side, {})
             for name in path:
                 value = value.get(name) if isinstance(value, dict) else None
             if isinstance(value, int | float):
@@ -69,23 +71,27 @@ def _cells(result: Result) -> list[str]:
         sums = [
             run["leader"] + sum(run["followers"])
             for pair in result.pairs
-            if (run := pair[side].get("cpu_s_per_1000"))
+            if (run := pair.get(side, {}).get("cpu_s_per_1000"))
         ]
         return median(sums) if sums else None
 
     def both(one: float | None, other: float | None) -> str:
         return "" if one is None or other is None else f"{one:.3g} / {other:.3g}"
 
+    ours = result.values(OURS)
     target = target_of(result.row)
     verdict = ""
-    if target is not None:
+    if target is not None and (target.own or ratio is not None):
+        judged = median(ours) if target.own or ratio is None else ratio.median
         sign = "≤" if target.less else "≥"
-        verdict = f"{target.verdict(ratio.median)} ({sign} {target.must}, {target.goal})"
+        verdict = f"{target.verdict(judged)} ({sign} {target.must}, {target.goal})"
+        if target.own:
+            verdict += " of ours alone"
     return [
         result.row.name,
-        f"{_number(median(result.values(OURS)))} {unit}",
-        f"{_number(median(result.values(THEIRS)))} {unit}",
-        f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
+        f"{_number(median(ours))} {unit}",
+        f"{_number(median(result.values(THEIRS)))} {unit}" if THEIRS in result.row.sides else "",
+        f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "",
         both(middle(OURS, "latency_ms", "p99"), middle(THEIRS, "latency_ms", "p99")),
         both(cpu(OURS), cpu(THEIRS)),
         verdict,
@@ -169,7 +175,7 @@ def write_docs(document: dict[str, Any], page: Path) -> None:
 def _faster(result: Result) -> Interval | None:
     """How many times better ours is: the ratio, turned over where less is better."""
     ratio = ratio_of(result)
-    if ratio is None or unit_of(result.row.load) == "/s":
+    if ratio is None or unit_of(result.row.load) == "/s" or result.row.load == "put-keys":
         return ratio
     return Interval(1 / ratio.median, 1 / ratio.high, 1 / ratio.low, ratio.coverage, ratio.count)
 

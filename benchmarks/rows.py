@@ -15,15 +15,27 @@ LOADS = (
 )  # fmt: skip
 """Run for a time under load. In a scenario they run in this order: `delete` leaves it emptied."""
 
-SPECIALS = ("failover", "restart", "memory", "h2load-put", "h2load-range")
+SPECIALS = (
+    "failover", "restart", "memory", "h2load-put", "h2load-range",
+    "put-keys", "snapshot-p99", "snapshot-own-p99", "leases",
+)  # fmt: skip
 """Measured in their own way."""
+
+OURS_ALONE = {"snapshot-own-p99"}
+"""What etcd has nothing to be compared with."""
+ONCE = {"leases"}
+"""One pair, however many are asked for: a run must outlast the leases' TTL."""
 
 THREE_ONLY = {"range-follower", "failover"}
 STREAMS = {"keepalive", "watch-fanout", "watch-shared", "watch-keys", "watch-latency"}
 """Their calls in flight are set by what they are."""
 KEYLESS = STREAMS | {"lease-grant"}
+UNHURRIED = {"failover", "restart", "memory", "snapshot-p99", "snapshot-own-p99", "leases"}
+"""They have no number of calls in flight."""
 
 BASE_INFLIGHT, BASE_VALUE, BASE_KEYS = 128, 100, 1_000
+MANY_KEYS = 1_000_000
+MANY_LEASES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +54,19 @@ class Row:
         return self.nodes, self.value_bytes, self.keys
 
     @property
+    def sides(self) -> tuple[str, ...]:
+        """Whose figures it holds."""
+        return ("kvstore",) if self.load in OURS_ALONE else ("kvstore", "etcd")
+
+    @property
     def name(self) -> str:
         nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
         parts = [self.load, nodes]
-        if self.load not in STREAMS and self.load not in {"failover", "restart", "memory"}:
+        if self.load not in STREAMS and self.load not in UNHURRIED:
             parts.append(f"{self.inflight:,} in flight")
-        if self.load not in KEYLESS and self.load != "failover":
+        if self.load == "leases":
+            parts.append(f"{self.keys:,} leases")
+        elif self.load not in KEYLESS and self.load != "failover":
             if self.value_bytes != BASE_VALUE:
                 parts.append(f"{self.value_bytes:,} B")
             if self.keys != BASE_KEYS:
@@ -62,6 +81,8 @@ class Target:
     must: float
     goal: float
     less: bool = False
+    own: bool = False
+    """About our value as it is, which is a ratio or a count already, and not about etcd's."""
 
     def verdict(self, ratio: float) -> str:
         if self.less:
@@ -69,8 +90,29 @@ class Target:
         return "goal" if ratio >= self.goal else "must" if ratio >= self.must else "missed"
 
 
+OWN_TARGETS = {
+    "put-keys": ((Row("put-keys", keys=MANY_KEYS),), Target(0.8, 0.95, own=True)),
+    "snapshot-p99": (
+        tuple(Row("snapshot-p99", nodes, 128, 1024, MANY_KEYS) for nodes in (1, 3)),
+        Target(3.0, 1.5, less=True, own=True),
+    ),
+    "snapshot-own-p99": (
+        tuple(Row("snapshot-own-p99", nodes, 128, 1024, MANY_KEYS) for nodes in (1, 3)),
+        Target(3.0, 1.5, less=True, own=True),
+    ),
+    "leases": (
+        tuple(Row("leases", nodes, keys=MANY_LEASES) for nodes in (1, 3)),
+        Target(0, 0, less=True, own=True),
+    ),
+}
+"""Targets that a store must reach beside itself, and the rows that they are set for."""
+
+
 def target_of(row: Row) -> Target | None:
     """The target of a row, where one is set (values of 100 B, 1,000 keys unless about keys)."""
+    if row.load in OWN_TARGETS:
+        points, target = OWN_TARGETS[row.load]
+        return target if row in points else None
     keys = 1_000_000 if row.load == "memory" else BASE_KEYS
     if (row.value_bytes, row.keys) != (BASE_VALUE, keys):
         return None
@@ -132,6 +174,11 @@ def standard() -> Iterable[Row]:
     for keys in (100_000, 1_000_000):
         yield Row("restart", 1, keys=keys)
         yield Row("memory", 1, keys=keys)
+    yield Row("put-keys", keys=MANY_KEYS)
+    # A million values of 1 KB: the snapshot of 1 GB.
+    yield Row("snapshot-p99", 1, value_bytes=1024, keys=MANY_KEYS)
+    yield Row("snapshot-own-p99", 1, value_bytes=1024, keys=MANY_KEYS)
+    yield Row("leases", keys=MANY_LEASES)
 
 
 def select(chosen: Selection) -> list[Row]:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import calls
 from benchmarks.generator.jobs import Job
 from benchmarks.loads import CONNECTIONS, Run, Timing, run_load
-from benchmarks.rows import SPECIALS, Row
+from benchmarks.rows import ONCE, SPECIALS, Row
 from benchmarks.sides import Kind, Side, generate
 from benchmarks.specials import run_special
 from tests.support.servers import ROOT
@@ -83,11 +83,14 @@ def _both(plan: Plan, nodes: int) -> Iterator[list[Side]]:
 
 def _pairs(row: Row, sides: list[Side], plan: Plan) -> Result:
     result = Result(row)
-    for attempt in range(plan.pairs + 2):
-        if len(result.pairs) == plan.pairs:
+    pairs = 1 if row.load in ONCE else plan.pairs
+    for attempt in range(pairs + 2):
+        if len(result.pairs) == pairs:
             break
         runs = {}
         for side in sides:
+            if side.kind.name not in row.sides:
+                continue
             with side.turn():
                 runs[side.kind.name] = _one(side, row, plan.timing, seed=attempt + 1)
         reasons = [f"{name}: {why}" for name, run in runs.items() for why in run.void]
@@ -100,7 +103,7 @@ def _pairs(row: Row, sides: list[Side], plan: Plan) -> Result:
 
 def _one(side: Side, row: Row, timing: Timing, seed: int) -> Run:
     if row.load in SPECIALS:
-        return run_special(side, row, timing)
+        return run_special(side, row, timing, seed)
     return run_load(side, row, timing, seed)
 
 
@@ -108,7 +111,7 @@ def summary(run: Run) -> dict[str, Any]:
     """What is kept of a run: its value, latencies, CPU per thousand operations, in seconds."""
     done = run.outcome
     if done is None:
-        return {"value": run.value}
+        return {"value": run.value, **run.extra}
     per_thousand = [round(1000 * used / done.count, 4) for used in done.server_cpu_s]
     return {
         "value": run.value,
@@ -121,6 +124,7 @@ def summary(run: Run) -> dict[str, Any]:
         },
         "generator_share": round(done.generator_cpu_s / done.seconds, 3),
         **done.extra,
+        **run.extra,
     }
 
 

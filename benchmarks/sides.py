@@ -24,7 +24,9 @@ from benchmarks.generator.requests import key_of
 from kvstore.pb import rpc_pb2
 from tests.support.servers import ROOT, Cluster, Server, make_cluster
 
-__all__ = ("FLAGS", "Kind", "Side", "StoreError", "generate", "kinds", "memory_mb")
+__all__ = (
+    "FLAGS", "Kind", "Side", "StoreError", "environment", "generate", "kinds", "memory_mb",
+)  # fmt: skip
 
 FLAGS = ("--quota-backend-bytes=8589934592",)
 """Of both sides, beside names and addresses; everything else is the default of each."""
@@ -50,7 +52,7 @@ class Kind:
         program = self.argv if self.name == "etcd" else self.argv[:-1]
         command = [*program, "--version"]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=ROOT, env=_environment(), check=False
+            command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False
         )
         return (done.stdout or done.stderr).strip().splitlines()[0]
 
@@ -63,7 +65,8 @@ def kinds(transport: str) -> tuple[Kind, Kind]:
     return Kind("kvstore", _OURS, (f"--transport={transport}",)), Kind("etcd", (etcd,))
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Of the processes started here: ours plus the project on the path."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -77,7 +80,7 @@ def generate(job: Job) -> Outcome:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=_environment(),
+        env=environment(),
         check=False,
         timeout=job.warmup_s + job.seconds + 300,
     )
@@ -108,6 +111,10 @@ class Side:
     """Keys from 0 on that exist, and their values' bytes."""
     callers: dict[int, Caller] = field(default_factory=dict, repr=False)
     leader: Server = field(init=False)
+    others: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
+    """Ended with this side."""
+    small: Side | None = None
+    """See `beside`."""
 
     def __post_init__(self) -> None:
         self.leader = self.cluster.servers[0]
@@ -118,9 +125,8 @@ class Side:
         cls, kind: Kind, directory: Path, nodes: int, *, fresh: bool = False
     ) -> Iterator[Side]:
         """Starts the cluster, and leaves it stopped until its first turn."""
-        cluster = make_cluster(
-            directory / kind.name, size=nodes, argv=kind.argv, extra=(*FLAGS, *kind.extra)
-        )
+        home = directory / kind.name
+        cluster = make_cluster(home, size=nodes, argv=kind.argv, extra=(*FLAGS, *kind.extra))
         with cluster:
             side = cls(kind, cluster, fresh)
             try:
@@ -129,21 +135,35 @@ class Side:
                 yield side
             finally:
                 side.hang_up()
-                shutil.rmtree(directory / kind.name, ignore_errors=True)
+                side.others.close()
+                shutil.rmtree(home, ignore_errors=True)
+
+    def beside(self) -> Side:
+        """Another cluster like this one, empty at first, for as long as this one is there."""
+        if self.small is None:
+            home = self.cluster.servers[0].directory / "beside"
+            self.small = self.others.enter_context(
+                Side.running(self.kind, home, len(self.cluster.servers), fresh=self.fresh)
+            )
+        return self.small
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Side]:
         """The time in which this side works."""
+        self.wake()
+        try:
+            yield self
+        finally:
+            self.rest()
+
+    def wake(self) -> None:
+        """Ends a rest; returns once the cluster takes writes."""
         for server in self.cluster.servers:
             if self.fresh and not server.running:
                 server.start(wait=False)
             else:
                 server.signal(signal.SIGCONT)
         self.settle()
-        try:
-            yield self
-        finally:
-            self.rest()
 
     def rest(self) -> None:
         self.hang_up()

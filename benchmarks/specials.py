@@ -1,4 +1,4 @@
-"""What is no rate under load: failover, restart, memory, and h2load as a cross-check."""
+"""What is no rate under load: failover, restart, memory, leases; h2load as a cross-check."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import tempfile
 import time
 
 from benchmarks import calls
+from benchmarks.against_itself import own_snapshot_p99, put_keys, snapshot_p99
 from benchmarks.generator.caller import Caller, CallError
 from benchmarks.generator.connection import Connection, LostError
+from benchmarks.generator.jobs import Job
 from benchmarks.generator.requests import framed, request
+from benchmarks.judging import reasons_void
 from benchmarks.loads import CONNECTIONS, Run, Timing
 from benchmarks.rows import Row
-from benchmarks.sides import Side, StoreError, memory_mb
+from benchmarks.sides import Side, StoreError, generate, memory_mb
 from tests.support.servers import Server
 
 __all__ = ("run_special",)
@@ -23,11 +26,12 @@ __all__ = ("run_special",)
 PROBE_S = 0.01
 """Time between two puts to the same member while writes are awaited."""
 AWAIT_S = 30.0
+LEASE_CONNECTIONS = 10
 H2LOAD_PER_S = 8000
 """Calls of a cross-check, by the seconds of a run: it makes a number of calls, not for a time."""
 
 
-def run_special(side: Side, row: Row, timing: Timing) -> Run:
+def run_special(side: Side, row: Row, timing: Timing, seed: int) -> Run:
     """One run on a side whose turn it is; raises StoreError."""
     match row.load:
         case "failover":
@@ -41,6 +45,14 @@ def run_special(side: Side, row: Row, timing: Timing) -> Run:
         case "h2load-put" | "h2load-range":
             side.fill(row.keys, row.value_bytes)
             return _h2load(side, row, int(timing.seconds * H2LOAD_PER_S))
+        case "put-keys":
+            return put_keys(side, row, timing, seed)
+        case "snapshot-p99":
+            return snapshot_p99(side, row, timing, seed)
+        case "snapshot-own-p99":
+            return own_snapshot_p99(side, row, timing, seed)
+        case "leases":
+            return _leases(side, row, timing)
     raise ValueError(f"no such measurement: {row.load}")
 
 
@@ -94,6 +106,25 @@ def _restart(side: Side) -> float:
     took = time.perf_counter() - began
     side.settle()
     return took
+
+
+def _leases(side: Side, row: Row, timing: Timing) -> Run:
+    """How many of `row.keys` leases were lost while each was renewed thrice in its TTL."""
+    job = Job(
+        kind="leases",
+        ports=[side.leader.client_port],
+        connections=LEASE_CONNECTIONS,
+        inflight=row.inflight,
+        seconds=timing.lease_ttl_s * 1.1,
+        warmup_s=0,
+        pids=side.pids(),
+        keys=row.keys,
+        options={"ttl_s": timing.lease_ttl_s},
+    )
+    before = side.revision()
+    done = generate(job)
+    void = reasons_void(done, revisions=side.revision() - before, answer_bytes=0)
+    return Run(done.extra["lost"], done, void)
 
 
 def _await_put(server: Server) -> None:

@@ -12,12 +12,12 @@ from benchmarks.generator.connection import Connection, LostError
 from benchmarks.generator.jobs import Job, Outcome, outcome
 from benchmarks.generator.requests import Method, Request, Space, draw
 
-__all__ = ("run",)
+__all__ = ("Loop", "run")
 
 DRAIN_S = 20.0
 
 
-class _Loop:
+class Loop:
     """Connections, and how many calls each may still begin."""
 
     def __init__(self, job: Job, take: Callable[[], Request | None]) -> None:
@@ -78,7 +78,7 @@ def run(job: Job) -> Outcome:
     """Warms up, measures, and waits for the last answers; raises LostError."""
     methods = [Method.from_json(each) for each in job.methods]
     requests = draw(methods, Space(job.keys, job.seed, job.step))
-    loop = _Loop(job, lambda: next(requests, None))
+    loop = Loop(job, lambda: next(requests, None))
     connections = loop.connections
     clock = CpuWatch(job.pids)
     try:

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.loads import Timing, run_load
 from benchmarks.rows import LOADS, Row
 from benchmarks.sides import Kind, Side
+from benchmarks.specials import run_special
 from tests.support.servers import KVSTORE
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
@@ -31,6 +32,19 @@ def test_a_follower_answers_and_large_values_are_counted(tmp_path: Path) -> None
         for row in rows:
             with side.turn():
                 assert run_load(side, row, TIMING, seed=1).void == [], row.name
+
+
+def test_a_store_beside_itself(tmp_path: Path) -> None:
+    timing = Timing(seconds=0.3, warmup_s=0.1, lease_ttl_s=2)
+    with Side.running(Kind("kvstore", KVSTORE), tmp_path, 1) as side:
+        for load in ("put-keys", "snapshot-p99", "leases"):
+            with side.turn():
+                run = run_special(side, Row(load, nodes=1, keys=2000), timing, seed=1)
+            assert run.void == [], load
+            assert run.value == 0 if load == "leases" else run.value > 0
+    assert run.outcome is not None
+    # Each is renewed thrice in its TTL, for a tenth longer.
+    assert run.outcome.count == pytest.approx(3.3 * 2000, rel=0.05)
 
 
 def test_a_write_from_elsewhere_voids_the_run(tmp_path: Path) -> None:

@@ -58,6 +58,13 @@ def test_what_does_not_exist_is_refused_and_one_node_has_no_follower() -> None:
     assert select(Selection(only=("range-follower",), nodes=(1,), inflight=(1,))) == []
 
 
+def test_every_target_that_a_store_has_beside_itself_is_a_standard_row() -> None:
+    own = [row for row in select(Selection()) if (target := target_of(row)) and target.own]
+    assert {row.load for row in own} == {"put-keys", "snapshot-p99", "snapshot-own-p99", "leases"}
+    chosen = select(Selection(only=("put-keys", "leases"), keys=(5000,)))
+    assert [(row.load, row.keys) for row in chosen] == [("put-keys", 5000), ("leases", 5000)]
+
+
 def test_verdicts() -> None:
     assert [Target(1.0, 1.2).verdict(x) for x in (0.9, 1.1, 1.3)] == ["missed", "must", "goal"]
     less = Target(1.1, 0.8, less=True)
@@ -71,6 +78,43 @@ def test_a_line_tells_values_ratio_and_verdict() -> None:
     assert "1.10 (1.10 to 1.10)" in text
     assert "0.2 / 0.2" in text
     assert text.endswith("must (≥ 1.0, 1.2)")
+
+
+def test_what_a_store_is_beside_itself_is_judged_without_etcd() -> None:
+    """The ratio to etcd is twice as good as wanted: it is told, and not what counts."""
+    row = Row("put-keys", keys=1_000_000)
+    pairs = [{"kvstore": {"value": 0.7}, "etcd": {"value": 0.35}}] * 3
+    text = report.line(Result(row, list(pairs)))
+    assert "2.00 (2.00 to 2.00)" in text
+    assert text.endswith("missed (≥ 0.8, 0.95) of ours alone")
+    assert target_of(Row("put-keys", keys=100_000)) is None
+
+
+def test_a_row_of_ours_alone_has_no_ratio() -> None:
+    row = Row("snapshot-own-p99", 1, value_bytes=1024, keys=1_000_000)
+    one = Result(row, [{"kvstore": {"value": value}} for value in (1.0, 1.4, 9.0)])
+    assert report.ratio_of(one) is None
+    text = report.line(one)
+    assert "1.4 ×" in text
+    assert text.endswith("goal (≤ 3.0, 1.5) of ours alone")
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(0, "goal"), (1, "missed")])
+def test_one_lost_lease_is_too_many(lost: int, verdict: str) -> None:
+    one = Result(Row("leases", keys=100_000), [{"kvstore": {"value": lost}, "etcd": {"value": 0}}])
+    assert report.ratio_of(one) is None
+    text = report.line(one)
+    assert "leases, 3 nodes, 100,000 leases" in text
+    assert text.endswith(f"{verdict} (≤ 0, 0) of ours alone")
+
+
+def test_plots_and_tables_take_rows_without_a_ratio(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{report.BEGIN}\n{report.END}\n")
+    alone = Row("snapshot-own-p99", 1, value_bytes=1024, keys=1_000_000)
+    results = [result(Row("put"), 2, 1), Result(alone, [{"kvstore": {"value": 2.0}}])]
+    report.write_docs(document(results), page)
+    assert "| snapshot-own-p99, 1 node, 1,024 B, 1,000,000 keys | 2 × |" in page.read_text()
 
 
 def test_a_void_row_says_why() -> None:

@@ -34,6 +34,18 @@ def test_a_compare_and_put_asks_for_one_key_throughout() -> None:
     assert txn.compare[0].WhichOneof("target_union") == "version"
 
 
+def test_a_refused_put_has_a_condition_that_no_existing_key_meets() -> None:
+    method = calls.refused_put(56_000)
+    txn = rpc_pb2.TxnRequest.FromString(method.message(7))
+    (condition,) = txn.compare
+    assert (condition.key, condition.version) == (key_of(7), 0)
+    assert condition.result == rpc_pb2.Compare.EQUAL
+    assert len(txn.success) == 1
+    assert not txn.failure
+    assert method.writes == 0
+    assert len(framed(method.message(7))) <= 65_535
+
+
 @pytest.mark.parametrize("size", [100, 1024, 16 * 1024])
 def test_loading_puts_each_key_once_and_fits_into_a_first_window(size: int) -> None:
     method, step = calls.load(size), calls.load_batch(size)

@@ -1,0 +1,1 @@
+"""Stores of other kinds beside ours: ZooKeeper and PySyncObj, where they have the operation."""
