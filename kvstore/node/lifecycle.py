@@ -98,6 +98,7 @@ class Running:
         self._leaving: dict[int, Member] = {}
         self._removal_told = False
         self._ended = False
+        self._tell_members: Callable[[], None] = lambda: None
         self._counted = (0, 0, 0, 0, 0)
         self._install: asyncio.Task[None] | None = None
         self._sweep_at = 0.0
@@ -209,6 +210,7 @@ class Running:
         """Tells `overlay` from now on what happens in this member."""
         core = self.core
         core.applier.on_changes = overlay.changed
+        self._tell_members = overlay.members_changed
         core.on_leadership = overlay.led
         core.lessor.on_renewed = overlay.renewed
         core.lessor.held = overlay.held
@@ -417,6 +419,7 @@ class Running:
             self._loop.call_later(_LEAVE_ELECTIONS * self.timing.election_s, self._gone, member_id)
         self._connected = members
         self.peers.update([*members.values(), *self._leaving.values()])
+        self._tell_members()
 
     def _gone(self, member_id: int) -> None:
         del self._leaving[member_id]

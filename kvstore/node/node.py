@@ -167,6 +167,14 @@ class Node:
         return member is not None and member.is_learner
 
     @property
+    def joined(self) -> bool:
+        """False while the state is older than this member: it was added, and has yet to catch up.
+
+        A member that founded the cluster, or has once caught up, is in its own state for good.
+        """
+        return self.member_id in self.machine.members
+
+    @property
     def revision(self) -> int:
         """The store's revision."""
         return self.machine.revision

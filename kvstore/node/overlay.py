@@ -23,6 +23,9 @@ class Overlay(Protocol):
         read anew.
         """
 
+    def members_changed(self) -> None:
+        """The cluster's members are others, or told otherwise, as of what was applied here."""
+
     def led(self, leads: bool) -> None:
         """This member begins (True) or ends to lead."""
 

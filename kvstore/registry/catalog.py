@@ -206,7 +206,10 @@ class Catalog:
 
     @property
     def ready(self) -> bool:
-        """False until the content was read for the first time."""
+        """False until the content was read for the first time, by a member that has `joined`.
+
+        What a member that was just added has not got yet is not "not there".
+        """
         return self._ready.is_set()
 
     async def wait_ready(self) -> None:
@@ -343,6 +346,12 @@ class Catalog:
         elif ours:
             self._apply(ours)
 
+    def members_changed(self) -> None:
+        """This member may have caught up so far that it is one (see `kvstore.node.overlay`)."""
+        if not self._ready.is_set() and self._in_step.is_set() and self._node.joined:
+            self._ready.set()
+            self._tell_all_anew()
+
     def _apply(self, changes: Sequence[Change]) -> None:
         deltas: list[Delta] = []
         view: View | None = None
@@ -391,8 +400,9 @@ class Catalog:
                 # Nobody needs to be told why: everybody reads anew.
                 self._content.take(change, Reason("deregistered"))
         content.revision = max(content.revision, self._node.revision)
-        self._ready.set()
         self._in_step.set()
+        if self._node.joined:
+            self._ready.set()
         self._tell_all_anew()
 
     def _retry(self) -> None:

@@ -52,6 +52,9 @@ class Registry:
     def changed(self, changes: Sequence[Change] | None) -> None:
         self.catalog.changed(changes)
 
+    def members_changed(self) -> None:
+        self.catalog.members_changed()
+
     def led(self, leads: bool) -> None:
         self._keeper.led(leads)
 

@@ -81,7 +81,8 @@ def build_config(settings: Settings) -> ServerConfig:
         if not url.is_unix
     )
     metrics_urls = _listen_urls(settings, "listen-metrics-urls")
-    _check_distinct(settings, client_urls, http_urls, metrics_urls)
+    dns = build_dns_config(settings)
+    _check_distinct(settings, client_urls, dns.addresses, http_urls, metrics_urls)
     return ServerConfig(
         node=node,
         client_urls=client_urls,
@@ -89,7 +90,7 @@ def build_config(settings: Settings) -> ServerConfig:
         http_on_client_urls="listen-client-http-urls" not in settings.given,
         metrics_urls=metrics_urls,
         grpc=_grpc_config(settings),
-        dns=build_dns_config(settings),
+        dns=dns,
         check_networks=_check_networks(settings),
         log=_log_config(settings),
         host_whitelist=settings.list("host-whitelist"),
@@ -384,14 +385,16 @@ def _check_no_repeat(settings: Settings, flag: str, urls: Sequence[str]) -> None
 def _check_distinct(
     settings: Settings,
     client_urls: Sequence[ListenUrl],
+    dns_addresses: Sequence[ListenUrl],
     http_urls: Sequence[ListenUrl],
     metrics_urls: Sequence[ListenUrl],
 ) -> None:
-    """No two front doors may share an address: gRPC and HTTP have a port each here."""
+    """No two front doors may share an address: gRPC, DNS and HTTP have a port each here."""
     seen: dict[tuple[str, int], str] = {}
     groups = (
         ("listen-peer-urls", _listen_urls(settings, "listen-peer-urls")),
         ("listen-client-urls", client_urls),
+        ("listen-dns", dns_addresses),
         ("listen-client-http-urls", http_urls),
         ("listen-metrics-urls", metrics_urls),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -14,7 +15,14 @@ from kvstore.serving.config import GrpcConfig
 from kvstore.serving.exits import ExitCode, ServerStopError
 from kvstore.serving.urls import ListenUrl
 
-__all__ = ("Front", "MakeProtocol", "Transport", "choose_transport", "open_front")
+__all__ = (
+    "Front",
+    "MakeProtocol",
+    "Transport",
+    "choose_transport",
+    "load_transport",
+    "open_front",
+)
 
 MakeProtocol = Callable[[], asyncio.Protocol]
 
@@ -45,6 +53,11 @@ class Front:
             await transport.stop(grace_s)
 
 
+_MODULES = {
+    "http2": "kvstore.api.http2.transport",
+    "native": "kvstore.api.native_transport",
+    "grpcio": "kvstore.api.grpcio_transport",
+}
 _PACKAGES = {"http2": ("hpack", "hpack"), "native": ("pygrpc_native", "pygrpc-native")}
 """What a transport needs beyond the plain installation: the module, and its package's name."""
 
@@ -65,6 +78,11 @@ def choose_transport(wanted: str) -> str:
                 f"--transport={wanted} needs the package {package}: pip install 'kvstore[fast]'",
             )
     return wanted
+
+
+def load_transport(kind: str) -> None:
+    """Imports it: early, since that would hold the loop of a running member for some 30 ms."""
+    importlib.import_module(_MODULES[kind])
 
 
 async def open_front(

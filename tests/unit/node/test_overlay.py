@@ -30,6 +30,9 @@ class Notes:
     def changed(self, changes: Sequence[Change] | None) -> None:
         self.told.append(None if changes is None else [change.key for change in changes])
 
+    def members_changed(self) -> None:
+        """Not noted."""
+
     def led(self, leads: bool) -> None:
         self.told.append(leads)
 

@@ -10,10 +10,12 @@ import pytest
 
 from kvstore.errors import EtcdError
 from kvstore.machine import ANY_REVISION, BatchAction, BatchItem, CommandKind
+from kvstore.node.member import MemberCore
 from kvstore.pb import rpc_pb2
 from kvstore.registry import limits
 from kvstore.registry.model import Status
 from kvstore.registry.names import InstanceName, ServiceName, namespace_key, settings_key
+from kvstore.registry.registry import Registry
 from tests.unit.node.nodes import grant, put, until
 from tests.unit.node.on_loop import on_loop
 
@@ -237,3 +239,26 @@ async def test_the_reason_of_an_end_is_told_to_those_who_watch(tmp_path: Path) -
             ("deregistered", "SIGTERM"),
         ]
         assert registry.catalog.service(ServiceName("default", "payment")) is None
+
+
+@on_loop
+async def test_a_member_that_was_added_denies_nothing_before_it_has_caught_up(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, "a", strict_reconfig_check=False) as made:
+        first = made.nodes.by_name["a"]
+        await register(first, payment(1, ttl_s=60))
+        cluster = made.nodes.urls("a", "b")
+        await first.member_add(list(cluster["b"]), True)
+        # Nothing comes from the others: it has joined, and knows only of itself.
+        with patch.object(MemberCore, "receive", lambda *_: None):
+            joined = await made.nodes.start("b", cluster, initial_cluster_state="existing")
+            registry = Registry(joined)
+            made.registries["b"] = registry
+            registry.start()
+            await registry.catalog.wait_in_step()
+            assert not joined.joined
+            assert not registry.catalog.ready
+        await registry.catalog.wait_ready()
+        assert joined.joined
+        assert registry.catalog.instances == 1

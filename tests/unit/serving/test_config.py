@@ -93,6 +93,8 @@ def test_a_whole_member_of_three() -> None:
         (["--listen-peer-urls="], "at least one URL"),
         (["--listen-metrics-urls=http://localhost:2379"], "both want"),
         (["--listen-peer-urls=http://localhost:2381"], "client port + 2"),
+        (["--listen-dns=localhost:2381"], "--listen-dns both want"),
+        (["--listen-dns=localhost:2379"], "--listen-dns and --listen-client-urls both want"),
         (["--advertise-client-urls=https://a:1"], "TLS"),
         (["--advertise-client-urls=http://0.0.0.0:2379"], "cannot be dialled"),
         (["--advertise-client-urls=http://a:0"], "port 0"),
