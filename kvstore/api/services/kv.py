@@ -11,7 +11,7 @@ from kvstore.api.call import Call, MethodTable
 from kvstore.api.encoding import length_delimited
 from kvstore.api.facade import Answer, Done, Node, Write
 from kvstore.api.guard import Guard
-from kvstore.errors import NOT_SUPPORTED_FOR_LEARNER, EtcdError
+from kvstore.errors import NOT_SUPPORTED_FOR_LEARNER, TOO_MANY_REQUESTS, EtcdError
 from kvstore.pb import rpc_pb2
 
 __all__ = ("KVService",)
@@ -59,6 +59,8 @@ class KVService:
         validation.check_range(request)
 
         def done(response: bytes, error: EtcdError | None) -> None:
+            if error is None and call.congested:
+                error = TOO_MANY_REQUESTS
             if error is None:
                 call.reply(response)
             else:

@@ -11,6 +11,8 @@ import pytest
 from kvstore.api.http2 import frames, limits
 from kvstore.api.http2.errors import ErrorCode
 from kvstore.api.http2.frames import Setting
+from kvstore.api.http2.load import Load
+from kvstore.api.http2.peer import Shared
 from tests.unit.api.http2.raw import (
     ClosedError,
     Raw,
@@ -23,6 +25,9 @@ from tests.unit.api.http2.server import Methods
 from tests.unit.api.serving import Served
 
 
+TOO_MANY = ("2", "etcdserver: too many requests")
+
+
 class World:
     def __init__(self) -> None:
         self.methods = Methods()
@@ -30,6 +35,13 @@ class World:
 
     def connect(self, settings: tuple[tuple[int, int], ...] | None = ()) -> Raw:
         return Raw(self.server.target, settings)
+
+    @property
+    def load(self) -> Load:
+        """What the server counts of all its connections."""
+        shared = self.server.transport._shared
+        assert isinstance(shared, Shared)
+        return shared.load
 
     def wait(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 5
@@ -547,12 +559,10 @@ def test_unfinished_requests_of_a_connection_are_bounded(
         for stream_id in (1, 3, 5, 7):
             raw.begin(stream_id, "Reflect" if stream_id == 7 else "Echo")
             raw.data(stream_id, b"\0" + (100_000).to_bytes(4, "big") + bytes(14_000))
-        code, text = raw.status(7)
-        assert code == "8"
-        assert "unfinished requests" in text
+        assert raw.status(7) == TOO_MANY
         assert raw.reset(7) == ErrorCode.NO_ERROR
         raw.data(5, bytes(14_000))
-        assert raw.status(5)[0] == "8"
+        assert raw.status(5) == TOO_MANY
         assert raw.reset(5) == ErrorCode.NO_ERROR
         raw.data(3, bytes(6000))  # there is room again, for a little more
         assert raw.is_alive()
@@ -567,14 +577,72 @@ def test_unread_responses_of_a_connection_are_bounded(
         raw.call(3, b"refused")
         frame_of_3 = next(each for each in iter(raw.next, None) if each[2] == 3)
         refusal = dict(raw.decoder.decode(frame_of_3[3]))
-        assert refusal["grpc-status"] == "8"
-        assert "unread responses" in refusal["grpc-message"]
+        assert (refusal["grpc-status"], refusal["grpc-message"]) == TOO_MANY
         raw.widen(0, 1 << 20)
         raw.widen(1, 1 << 20)
         while raw.next(frames.RST_STREAM)[0] != frames.HEADERS:
             pass  # the rest of the first response, to its trailers
         raw.call(5, b"room again")
         assert raw.response(5)[1] == message(b"room again")
+
+
+def test_large_answers_of_calls_begun_before_are_not_kept_beyond_the_bound(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten calls are accepted while nothing waits: only as many answers are kept as may wait."""
+    monkeypatch.setattr(limits, "QUEUED_BYTES", 300_000)
+    with world.connect(((Setting.INITIAL_WINDOW_SIZE, 0),)) as raw:
+        for stream_id in range(1, 21, 2):
+            raw.call(stream_id, name="Keep")
+        world.wait(lambda: len(world.methods.kept) == 10)
+
+        def answer() -> None:
+            for call in world.methods.kept:
+                call.reply(bytes(100_000))
+
+        world.server.thread.call(answer)
+        ends = []
+        for _ in range(10):
+            kind, flags, _, payload = raw.next()
+            assert kind == frames.HEADERS
+            opened = dict(raw.decoder.decode(payload))
+            ends.append(opened["grpc-status"] if flags & frames.END_STREAM else "")
+        assert ends == [""] * 3 + ["8"] * 7
+        assert world.load.queued_bytes == 3 * 100_005
+    world.wait(lambda: world.load.queued_bytes == 0)
+
+
+def test_connections_share_what_a_server_keeps_for_clients(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the server's sum those are refused who have much; who reads is served on."""
+    monkeypatch.setattr(limits, "SERVER_QUEUED_BYTES", 400_000)
+    monkeypatch.setattr(limits, "SERVER_HELD_BYTES", 30_000)
+    monkeypatch.setattr(limits, "SHARE_BYTES", 10_000)
+    shut = ((Setting.INITIAL_WINDOW_SIZE, 0),)
+    with contextlib.ExitStack() as stack:
+        greedy = [stack.enter_context(world.connect(shut)) for _ in range(5)]
+        for raw in greedy:
+            raw.call(1, b"100000", "Large")
+            assert raw.next()[:3] == (frames.HEADERS, frames.END_HEADERS, 1)
+        for raw in greedy:
+            raw.call(3, b"10")
+            assert raw.status(3) == TOO_MANY
+        modest = stack.enter_context(world.connect())
+        modest.call(1, b"served on")
+        assert modest.response(1)[1] == message(b"served on")
+    world.wait(lambda: world.load.queued_bytes == 0)
+    with world.connect() as one, world.connect() as two:
+        unfinished = b"\0" + (100_000).to_bytes(4, "big") + bytes(14_000)
+        for raw in (one, two):
+            raw.begin(1)
+            raw.data(1, unfinished)
+            assert raw.is_alive()
+        one.data(1, bytes(14_000))
+        assert one.status(1) == TOO_MANY
+        two.call(3, b"small ones")
+        assert two.response(3)[1] == message(b"small ones")
+    world.wait(lambda: world.load.held_bytes == 0)
 
 
 # Sessions
