@@ -18,7 +18,7 @@ import pytest
 from kvstore.api.http2 import frames
 from kvstore.api.http2.frames import Setting
 from kvstore.pb import rpc_pb2
-from tests.support.attacks import Bystander, rss_mib
+from tests.support.attacks import Bystander, anonymous_mib
 from tests.support.rpc import Rpc
 from tests.support.servers import Server, make_cluster
 from tests.unit.api.client import create
@@ -48,16 +48,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def overloaded(server: Server, most_mib: int) -> Iterator[None]:
+def overloaded(server: Server, most_mib: int, *, p99_s: float = 1.0) -> Iterator[None]:
     """What is done within may cost so much memory, and must not be in others' way."""
-    before = rss_mib(server)
+    before = anonymous_mib(server)
     with Bystander(server.endpoint) as bystander:
         yield
-        grown = rss_mib(server) - before
-    print(f"grown by {grown:.0f} MiB; others' p99 {bystander.p99_s() * 1000:.0f} ms")
-    assert grown < most_mib
+        most = anonymous_mib(server)
+        already = len(bystander.delays)
+        deadline = time.monotonic() + 20
+        while len(bystander.delays) < already + 50 and time.monotonic() < deadline:
+            time.sleep(0.02)
+            most = max(most, anonymous_mib(server))
+    print(f"grown by {most - before:.0f} MiB; others' p99 {bystander.p99_s() * 1000:.0f} ms")
+    assert most - before < most_mib
     assert not bystander.failures
-    assert bystander.p99_s() < 1
+    assert bystander.p99_s() < p99_s
 
 
 def encoded(path: str) -> bytes:
@@ -153,7 +158,7 @@ def test_a_thousand_watches_that_are_never_read(server: Server) -> None:
                 frame(frames.DATA, 0, 2 * number + 1, message(asked.SerializeToString())),
             )
         assert raw.is_alive()
-        with overloaded(server, 900):
+        with overloaded(server, 450):
             for _ in range(4):
                 rpc.put("watched", value)
         assert raw.is_alive()
@@ -167,7 +172,8 @@ def test_large_writes_beyond_what_the_log_takes(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         target = f"127.0.0.1:{server.client_port}"
         raws = [stack.enter_context(Raw(target, timeout=60)) for _ in range(10)]
-        with overloaded(server, 900):
+        # A put waits behind those that were accepted: up to 128 MiB of log to write.
+        with overloaded(server, 900, p99_s=8):
             ids = count(1, 2)
             for stream_id in (next(ids) for _ in range(100)):
                 for raw in raws:
