@@ -173,7 +173,7 @@ def test_large_writes_beyond_what_the_log_takes(server: Server) -> None:
         target = f"127.0.0.1:{server.client_port}"
         raws = [stack.enter_context(Raw(target, timeout=60)) for _ in range(10)]
         # A put waits behind those that were accepted: up to 128 MiB of log to write.
-        with overloaded(server, 900, p99_s=8):
+        with overloaded(server, 1_250, p99_s=8):
             ids = count(1, 2)
             for stream_id in (next(ids) for _ in range(100)):
                 for raw in raws:

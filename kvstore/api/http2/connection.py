@@ -349,6 +349,9 @@ class Connection(Output):
         self.out.append(frames.SETTINGS_ACK)
 
     def _set_initial_window(self, size: int) -> None:
+        # Each open stream is looked at, and one frame may hold 2,700 of these.
+        weight = len(self.streams) // limits.STREAMS_PER_NUISANCE
+        self._nuisances.frame(self._progress, weight)
         if size > MAX_WINDOW or any(
             size + stream.delta > MAX_WINDOW for stream in self.streams.values()
         ):

@@ -32,6 +32,7 @@ __all__ = (
     "SOCKET_BUFFER_BYTES",
     "STREAMS_PER_CONNECTION",
     "STREAM_WINDOW_BYTES",
+    "STREAMS_PER_NUISANCE",
     "TURN_BYTES",
     "TURN_S",
     "TURN_STREAMS",
@@ -91,6 +92,9 @@ DROPPED_STREAMS = 1024
 NUISANCES = 1000
 """Frames without use (pings, settings, empty ones) in a period before the connection ends. Every
 new stream and every DATA frame sent allows one more: Go's clients ping to measure each response."""
+
+STREAMS_PER_NUISANCE = 100
+"""A new initial window counts as one nuisance for each so many open streams."""
 
 RESETS = 10_000
 """Streams that a client may reset in a period, plus one for each that ended otherwise: as many as

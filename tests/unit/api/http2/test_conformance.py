@@ -24,7 +24,6 @@ from tests.unit.api.http2.raw import (
 from tests.unit.api.http2.server import Methods
 from tests.unit.api.serving import Served
 
-
 TOO_MANY = ("2", "etcdserver: too many requests")
 
 
@@ -301,6 +300,81 @@ def test_a_window_update_or_reset_for_a_finished_stream_is_harmless(raw: Raw) ->
     raw.widen(1, 100)
     raw.send(frames.rst_stream(1, ErrorCode.CANCEL))
     assert raw.is_alive()
+
+
+def test_headers_after_the_end_of_the_request(world: World, raw: Raw) -> None:
+    raw.call(1, name="Keep")
+    raw.begin(1, "Keep")
+    assert raw.reset(1) == ErrorCode.STREAM_CLOSED
+    world.wait(lambda: world.methods.kept[0].cancelled)
+    assert raw.is_alive()
+
+
+def test_a_half_closed_stream_takes_priorities_and_window(world: World) -> None:
+    with world.connect(((Setting.INITIAL_WINDOW_SIZE, 3),)) as raw:
+        raw.call(1, name="Keep")
+        raw.send(frame(frames.PRIORITY, 0, 1, bytes(5)))
+        raw.widen(1, 100)
+        world.wait(lambda: bool(world.methods.kept))
+        world.server.thread.call(world.methods.kept[0].reply, b"x" * 50)
+        assert raw.response(1)[1] == message(b"x" * 50)
+
+
+def test_a_priority_of_a_wrong_size_resets_its_stream_if_it_is_open(raw: Raw) -> None:
+    raw.begin(1)
+    raw.send(frame(frames.PRIORITY, 0, 1, bytes(4)))
+    assert raw.reset(1) == ErrorCode.FRAME_SIZE_ERROR
+    raw.send(frame(frames.PRIORITY, 0, 1, bytes(4)), frame(frames.PRIORITY, 0, 9, bytes(6)))
+    assert raw.is_alive()
+
+
+def test_a_stream_that_depends_on_itself_is_served(raw: Raw) -> None:
+    """RFC 7540 forbade it; RFC 9113 knows no dependencies any more."""
+    itself = (1).to_bytes(4, "big") + b"\x10"
+    raw.send(frame(frames.PRIORITY, 0, 1, itself))
+    flags = frames.END_HEADERS | frames.PRIORITY_FLAG
+    raw.send(frame(frames.HEADERS, flags, 1, itself + raw.encoder.encode(request_headers())))
+    raw.data(1, message(b"x"), end=True)
+    assert raw.response(1)[1] == message(b"x")
+
+
+def test_padding_counts_in_the_windows(raw: Raw) -> None:
+    """A request of 2 MiB, half of it padding: it needs more window than its message is long."""
+    raw.begin(1, "Reflect")
+    piece = frame(frames.DATA, frames.PADDED, 1, b"\xff" + message(bytes(250)) + bytes(255))
+    given = 0
+    for _ in range(2 * limits.STREAM_WINDOW_BYTES // 511 // 4):
+        raw.send(piece * 2)
+    raw.send(frames.ping(b"all read", ack=False))
+    while True:
+        kind, _, stream_id, payload = raw.read()
+        if kind == frames.PING:
+            break
+        if (kind, stream_id) == (frames.WINDOW_UPDATE, 1):
+            given += int.from_bytes(payload, "big")
+    assert given >= limits.STREAM_WINDOW_BYTES // 2
+
+
+def test_settings_apply_in_order(world: World) -> None:
+    with world.connect(None) as raw:
+        sizes = [(Setting.INITIAL_WINDOW_SIZE, size) for size in (5, 100, 7)]
+        raw.send(frames.PREFACE, frames.settings(sizes))
+        raw.call(1, b"20", "Large")
+        assert raw.next()[0] == frames.HEADERS
+        assert len(raw.next()[3]) == 7
+
+
+def test_initial_windows_that_change_all_the_time_end_the_connection(
+    world: World, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change looks at every open stream; one frame may hold thousands of changes."""
+    monkeypatch.setattr(limits, "STREAMS_PER_NUISANCE", 1)
+    for number in range(50):
+        raw.call(2 * number + 1, name="Keep")
+    raw.send(frames.settings([(Setting.INITIAL_WINDOW_SIZE, number) for number in (0, 9) * 4]))
+    assert raw.is_alive()
+    raw.send(frames.settings([(Setting.INITIAL_WINDOW_SIZE, number) for number in (0, 9) * 50]))
+    assert raw.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_request_trailers_end_a_request(raw: Raw) -> None:
