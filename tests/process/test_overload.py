@@ -146,7 +146,7 @@ def test_tiny_windows(server: Server) -> None:
 
 
 def test_a_thousand_watches_that_are_never_read(server: Server) -> None:
-    """Each on a stream of its own with events of its own: 1.6 GB of them."""
+    """Each on a stream of its own with responses of its own: 1.6 GB of them."""
     value = bytes(400_000)
     with Raw(f"127.0.0.1:{server.client_port}", SHUT) as raw, Rpc(server.endpoint, 20) as rpc:
         block = encoded(WATCH)
