@@ -5,8 +5,7 @@ A method is a function of bytes. Transports (grpcio, native, an HTTP/2 stream se
 
 *Unary*: `handler(call)` answers with bytes at once, or returns a coroutine (run as a task that
 is cancelled when the client leaves), or returns None and later calls `call.reply(bytes)` or
-`call.fail(error)`, which costs neither task nor future: the hot path. Who answers later takes
-what it needs of the request before it returns: waiting calls keep no bytes.
+`call.fail(error)`, which costs neither task nor future: the hot path.
 
 *Server stream*: `handler(call)` is an asynchronous iterator of encoded messages; the transport
 draws from it as fast as the client reads.

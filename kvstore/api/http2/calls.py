@@ -243,8 +243,6 @@ class UnaryCall(_SingleRequest):
             self.fail(crashed(method, error))
         else:
             if answer is None:
-                # It is the log entry by now, or was read: waiting calls keep no second copy.
-                self.payload = b""
                 if not self.finished:
                     self._watch_deadline()
             elif isinstance(answer, bytes):

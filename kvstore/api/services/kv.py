@@ -140,6 +140,7 @@ class KVService:
     def _write(self, kind: Write, call: Call) -> None:
         validation.check_size(call.payload, self._max_request_bytes)
         self._node.write(kind, call.payload, self._answers(call))
+        call.payload = b""  # it is the log entry by now: a call that waits keeps no second copy
 
     async def range_stream(self, call: Call) -> AsyncIterator[bytes]:
         """A range in pieces; only the last has a header, and all merged equal the Range answer."""
