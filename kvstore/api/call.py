@@ -81,6 +81,11 @@ class Call(ABC):
             metadata = self._metadata = dict(metadata)
         return metadata  # type: ignore[return-value]
 
+    @property
+    def congested(self) -> bool:
+        """The client reads so little of its answers that a read of large ones is to be refused."""
+        return False
+
     def reply(self, body: bytes) -> None:
         """Ends a unary call with its response."""
         if not self.finished:

@@ -53,6 +53,9 @@ LARGE_ANSWER_BYTES = 1024**2
 """An answer to a range of this size or more is put together in a thread (a join lets go of the
 interpreter from this size on)."""
 
+MAX_ANSWERS_IN_THREAD_BYTES = 512 * 1024**2
+"""Large answers that wait to be put together; a read that would add one beyond is refused."""
+
 MAX_WAITING_READS = 50_000
 """Linearizable reads that wait for confirmation, and reads that wait for a free view."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from kvstore import errors
-from kvstore.errors import Code, EtcdError
+from kvstore.errors import TOO_MANY_REQUESTS, Code, EtcdError
 from kvstore.machine import Machine, View
 from kvstore.machine.command import BatchItem, CommandKind, batch_payload, read_outcomes
 from kvstore.machine.membership import Member
@@ -31,7 +32,7 @@ from kvstore.node.config import NodeConfig
 from kvstore.node.errors import BadConfiguration, StopKind, StopReason
 from kvstore.node.host import Host, OsHost
 from kvstore.node.lifecycle import Running, launch
-from kvstore.node.limits import LARGE_ANSWER_BYTES
+from kvstore.node.limits import LARGE_ANSWER_BYTES, MAX_ANSWERS_IN_THREAD_BYTES
 from kvstore.node.maintenance import CLUSTER_VERSION
 from kvstore.node.members import MemberChanges
 from kvstore.node.overlay import Overlay
@@ -75,6 +76,8 @@ class Node:
         self._stop_reason: asyncio.Future[StopReason] | None = None
         self._stopped = False
         self._header: tuple[int, int, bytes] = (-1, -1, b"")
+        self._joining_bytes = 0
+        """Of large answers that a thread puts together."""
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -291,12 +294,17 @@ class Node:
                 return
             revision, chunks = found
             parts = (self.header(revision), *chunks)
-            if sum(map(len, parts)) < LARGE_ANSWER_BYTES:
+            size = sum(map(len, parts))
+            if size < LARGE_ANSWER_BYTES:
                 done(b"".join(parts), None)
+            elif self._joining_bytes and self._joining_bytes + size > MAX_ANSWERS_IN_THREAD_BYTES:
+                done(None, TOO_MANY_REQUESTS)
             else:
-                self.running.answers.submit(lambda: b"".join(parts), joined)
+                self._joining_bytes += size
+                self.running.answers.submit(lambda: b"".join(parts), partial(joined, size))
 
-        def joined(response: Any, failure: BaseException | None) -> None:
+        def joined(size: int, response: Any, failure: BaseException | None) -> None:
+            self._joining_bytes -= size
             if failure is None:
                 done(response, None)
             else:  # no memory for it: nothing else can happen to a join

@@ -55,6 +55,8 @@ class WatchHub:
         assert max_response_bytes > 0, max_response_bytes
         self.header = header
         self.to_wake: list[WatchStream] = []
+        self.queued_bytes = 0
+        """Responses that wait in all streams; one that several share counts in each."""
         self.events_total = 0
         """Events queued to watchers since the start (etcd_debugging_mvcc_events_total)."""
         self._history = history

@@ -11,6 +11,7 @@ __all__ = (
     "ANSWERS_QUEUED_MAX",
     "BUFFERED_BYTES_MAX",
     "BUFFERED_RESPONSES_MAX",
+    "BUFFERED_TOTAL_BYTES_MAX",
     "LIVE_CHANGES_MAX",
     "PACKED_BYTES",
     "PACKED_EVENTS",
@@ -30,6 +31,10 @@ BUFFERED_RESPONSES_MAX: Final = 128
 
 BUFFERED_BYTES_MAX: Final = 32 * 1024**2
 """The same in bytes, since 128 responses with large values would be hundreds of MiB."""
+
+BUFFERED_TOTAL_BYTES_MAX: Final = 256 * 1024**2
+"""The same over all streams of a member, counted as if none shared a response. Beyond it a stream
+has room only while its queue is empty: so each goes on, at the pace at which it is read."""
 
 RESUME_AT_RESPONSES: Final = BUFFERED_RESPONSES_MAX // 2
 """A stream that was full gets its watchers replayed once its client has read down to this."""

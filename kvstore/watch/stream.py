@@ -86,6 +86,7 @@ class WatchStream:
         for output after an empty queue.
         """
         queue = self._queue
+        before = self._bytes
         if len(queue) <= max_messages and self._bytes <= max_bytes:
             taken = list(queue)
             queue.clear()
@@ -99,6 +100,7 @@ class WatchStream:
                     break
                 taken.append(queue.popleft())
             self._bytes -= sum(map(len, taken))
+        self._hub.queued_bytes += self._bytes - before
         if not queue:
             self._rung = False
         if self._blocked and self._has_room_again():
@@ -113,6 +115,7 @@ class WatchStream:
         for watcher in list(self._watchers.values()):
             self.forget(watcher)
         self._queue.clear()
+        self._hub.queued_bytes -= self._bytes
         self._bytes = 0
         self._hub.closed(self)
 
@@ -139,12 +142,14 @@ class WatchStream:
         return (
             len(self._queue) >= limits.BUFFERED_RESPONSES_MAX
             or self._bytes >= limits.BUFFERED_BYTES_MAX
+            or (self._bytes > 0 and self._hub.queued_bytes >= limits.BUFFERED_TOTAL_BYTES_MAX)
         )
 
     def push(self, response: Response) -> None:
         """Queues a response whole, its fragments side by side."""
         self._queue.extend(response.pieces)
         self._bytes += response.size_bytes
+        self._hub.queued_bytes += response.size_bytes
         self._hub.events_total += response.events
         if not self._rung:
             self._rung = True
@@ -176,7 +181,9 @@ class WatchStream:
 
     def _has_room_again(self) -> bool:
         return (
-            len(self._queue) <= limits.RESUME_AT_RESPONSES and self._bytes <= limits.RESUME_AT_BYTES
+            len(self._queue) <= limits.RESUME_AT_RESPONSES
+            and self._bytes <= limits.RESUME_AT_BYTES
+            and not self.full
         )
 
     def _unblock(self) -> None:

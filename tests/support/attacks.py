@@ -132,6 +132,13 @@ def rss_mib(server: Server) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
+def anonymous_mib(server: Server) -> float:
+    """Its memory without the pages of the store's file, which the kernel takes back at will."""
+    assert server.process is not None
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
+
+
 def open_files(server: Server) -> int:
     assert server.process is not None
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))

@@ -228,7 +228,7 @@ def test_readme_names_the_two_commands() -> None:
 def test_flags_exist(path: Path) -> None:
     text = "\n".join([*spans(path), blocks(path)])
     flags = set(FLAG.findall(text)) - FOREIGN_FLAGS
-    known = code() + "".join(text_of(path) for path in (ROOT / "benchmarks").glob("*.py"))
+    known = code() + "".join(text_of(path) for path in (ROOT / "benchmarks").rglob("*.py"))
     missing = {
         flag for flag in flags if f'"{flag}' not in known and f'"{flag.lstrip("-")}"' not in known
     }

@@ -22,6 +22,7 @@ from kvstore.api.call import (
     UnaryMethod,
     crashed,
 )
+from kvstore.api.http2 import limits
 from kvstore.api.http2.connection import Connection
 from kvstore.api.http2.deadlines import Bucket, Deadlines
 from kvstore.api.http2.errors import ErrorCode
@@ -42,6 +43,10 @@ _PREFIX_BYTES = PREFIX.size
 _OK = refusal(Code.OK, "")
 DEADLINE_EXCEEDED = EtcdError(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
 _NO_MESSAGE = EtcdError(Code.INTERNAL, "grpc: the request ended without a whole message")
+_UNREAD = EtcdError(
+    Code.RESOURCE_EXHAUSTED,
+    "grpc: too many unread responses on this connection; the call was carried out",
+)
 _TWO_MESSAGES = EtcdError(Code.INTERNAL, "grpc: more than one message in a unary request")
 
 
@@ -221,6 +226,10 @@ class UnaryCall(_SingleRequest):
     def delta(self) -> int:
         return self._delta
 
+    @property
+    def congested(self) -> bool:
+        return self._connection.congested
+
     def _run(self) -> None:
         method = self.method
         assert isinstance(method, UnaryMethod)
@@ -260,6 +269,8 @@ class UnaryCall(_SingleRequest):
         connection, method = self._connection, self.method
         if self._bucket is not None or self._inbox is not None or self._task is not None:
             self._release()
+        if error is None and len(body) > limits.KEPT_ANSWER_BYTES and connection.congested:
+            error = _UNREAD
         if error is None:
             method.handled[0] += 1
             method.sent += 1

@@ -18,10 +18,11 @@ from kvstore.api.http2.errors import ErrorCode, Http2Error
 from kvstore.api.http2.flow import DEFAULT_WINDOW, MAX_WINDOW, ReceiveWindow
 from kvstore.api.http2.frames import Setting
 from kvstore.api.http2.headers import HeaderDecoder
+from kvstore.api.http2.load import Load
 from kvstore.api.http2.nuisance import Nuisances
 from kvstore.api.http2.output import Output, Stream
 from kvstore.api.http2.requests import MALFORMED, Opening, Request, trailers_are_sound
-from kvstore.errors import Code
+from kvstore.errors import TOO_MANY_REQUESTS
 
 __all__ = ("Connection", "Host")
 
@@ -32,10 +33,7 @@ _SETTINGS = (
 
 
 _OVERLOADED = Request(
-    None,
-    refusal=responses.refusal(
-        Code.RESOURCE_EXHAUSTED, "grpc: too many unread responses on this connection"
-    ),
+    None, refusal=responses.refusal(TOO_MANY_REQUESTS.code, TOO_MANY_REQUESTS.message)
 )
 
 
@@ -62,8 +60,9 @@ class Connection(Output):
         clock: Callable[[], float],
         on_output: Callable[[], None],
         max_streams: int = limits.STREAMS_PER_CONNECTION,
+        load: Load | None = None,
     ) -> None:
-        super().__init__(on_output)
+        super().__init__(on_output, load)
         self._host = host
         self.peer = peer
         self._max_streams = min(max_streams, limits.STREAMS_PER_CONNECTION)
@@ -175,6 +174,11 @@ class Connection(Output):
         self.out.append(frames.ping(b"kvstore?", ack=False))
         self._touch()
 
+    def hold(self, count: int) -> None:
+        """So many request bytes more wait for the rest of their message or for a reader."""
+        self.held_bytes += count
+        self.load.held_bytes += count
+
     # Frames
 
     @property
@@ -251,7 +255,7 @@ class Connection(Output):
         if request.method is None or len(self.streams) >= self._max_streams or self.leaving:
             self._refuse(flags, stream_id, request)
             return
-        if self.queued_bytes > limits.QUEUED_BYTES:
+        if self.congested:
             self._refuse(flags, stream_id, _OVERLOADED)
             return
         stream = self._host.open(self, stream_id, request, timeout_s)
@@ -345,6 +349,9 @@ class Connection(Output):
         self.out.append(frames.SETTINGS_ACK)
 
     def _set_initial_window(self, size: int) -> None:
+        # Each open stream is looked at, and one frame may hold 2,700 of these.
+        weight = len(self.streams) // limits.STREAMS_PER_NUISANCE
+        self._nuisances.frame(self._progress, weight)
         if size > MAX_WINDOW or any(
             size + stream.delta > MAX_WINDOW for stream in self.streams.values()
         ):

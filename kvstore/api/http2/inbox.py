@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING
 from kvstore.api.http2 import limits
 from kvstore.api.http2.flow import ReceiveWindow
 from kvstore.api.http2.messages import MessageReader
-from kvstore.errors import Code, EtcdError
+from kvstore.errors import TOO_MANY_REQUESTS
 
 if TYPE_CHECKING:
     from kvstore.api.http2.connection import Connection
 
 __all__ = ("Inbox",)
-
-_TOO_MUCH_HELD = EtcdError(
-    Code.RESOURCE_EXHAUSTED, "grpc: too many bytes of unfinished requests on this connection"
-)
 
 
 class Inbox:
@@ -40,7 +36,7 @@ class Inbox:
     def feed(self, payload: bytes, size: int) -> bool:
         """DATA that counts `size` in the window; False when the window did not allow it.
 
-        Raises EtcdError when the connection's calls hold too much.
+        Raises EtcdError when the connection's calls, or the server's, hold too much.
         """
         if not self._window.take(size):
             return False
@@ -48,16 +44,16 @@ class Inbox:
         self.total += len(payload)
         self._unread += size
         connection = self._connection
-        connection.held_bytes += len(payload)
-        if connection.held_bytes > limits.HELD_BYTES:
-            raise _TOO_MUCH_HELD
+        connection.hold(len(payload))
+        if connection.load.holds_too_much(connection.held_bytes):
+            raise TOO_MANY_REQUESTS
         return True
 
     def next(self) -> bytes | None:
         """The next message, None until it is complete; raises EtcdError for one we refuse."""
         before = len(self._messages)
         message = self._messages.next()
-        self._connection.held_bytes -= before - len(self._messages)
+        self._connection.hold(len(self._messages) - before)
         return message
 
     def check(self) -> None:
@@ -73,5 +69,5 @@ class Inbox:
 
     def close(self) -> None:
         """Nobody will read any more."""
-        self._connection.held_bytes -= len(self._messages)
+        self._connection.hold(-len(self._messages))
         self._messages.clear()

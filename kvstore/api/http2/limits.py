@@ -15,6 +15,7 @@ __all__ = (
     "HEADER_LIST_BYTES",
     "HEADER_TABLE_BYTES",
     "HELD_BYTES",
+    "KEPT_ANSWER_BYTES",
     "LISTEN_BACKLOG",
     "MESSAGE_TEXT_BYTES",
     "NUISANCES",
@@ -25,9 +26,13 @@ __all__ = (
     "REQUEST_CACHE_BYTES",
     "REQUEST_CACHE_ENTRIES",
     "RESETS",
+    "SERVER_HELD_BYTES",
+    "SERVER_QUEUED_BYTES",
+    "SHARE_BYTES",
     "SOCKET_BUFFER_BYTES",
     "STREAMS_PER_CONNECTION",
     "STREAM_WINDOW_BYTES",
+    "STREAMS_PER_NUISANCE",
     "TURN_BYTES",
     "TURN_S",
     "TURN_STREAMS",
@@ -42,9 +47,20 @@ CONNECTION_WINDOW_BYTES = 8 * 1024 * 1024
 HELD_BYTES = 64 * 1024 * 1024
 """Bytes of unfinished or unread requests of one connection; the call that crosses it fails."""
 
-QUEUED_BYTES = 64 * 1024 * 1024
-"""Response bytes of one connection that wait for the client's windows; beyond, calls are refused.
-Answers of calls accepted before may exceed it."""
+QUEUED_BYTES = 128 * 1024 * 1024
+"""Response bytes of one connection that wait for the client's windows or for its socket; beyond,
+calls are refused. The response that crosses it is still sent."""
+
+KEPT_ANSWER_BYTES = 4096
+"""An answer up to this size is kept for a client that reads nothing, since a write was carried
+out; a longer one is not once the bounds are crossed, and the client learns that."""
+
+SERVER_HELD_BYTES = 256 * 1024 * 1024
+SERVER_QUEUED_BYTES = 512 * 1024 * 1024
+"""The same two over all connections of a server."""
+
+SHARE_BYTES = 1024 * 1024
+"""What a connection may hold, and queue, even when the server's sum is used up."""
 
 STREAMS_PER_CONNECTION = 65_536
 """Announced to clients, so they wait instead of failing. etcd announces no limit; far below this
@@ -76,6 +92,9 @@ DROPPED_STREAMS = 1024
 NUISANCES = 1000
 """Frames without use (pings, settings, empty ones) in a period before the connection ends. Every
 new stream and every DATA frame sent allows one more: Go's clients ping to measure each response."""
+
+STREAMS_PER_NUISANCE = 100
+"""A new initial window counts as one nuisance for each so many open streams."""
 
 RESETS = 10_000
 """Streams that a client may reset in a period, plus one for each that ended otherwise: as many as

@@ -29,12 +29,12 @@ class Nuisances:
         self._resets = self._resets_opened = 0
         self._frames_since = self._resets_since = clock()
 
-    def frame(self, progress: int) -> None:
+    def frame(self, progress: int, weight: int = 1) -> None:
         """A ping, a setting, an empty frame, …; `progress` counts streams begun and DATA sent.
 
-        Raises Http2Error when there were too many.
+        `weight`: as how many of them this one counts. Raises Http2Error when there were too many.
         """
-        self._frames += 1
+        self._frames += weight
         if self._frames <= limits.NUISANCES + progress - self._frames_progress:
             return
         now = self._clock()

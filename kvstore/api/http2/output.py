@@ -16,6 +16,7 @@ from kvstore.api.http2 import frames, limits, responses
 from kvstore.api.http2.errors import ErrorCode
 from kvstore.api.http2.flow import DEFAULT_WINDOW
 from kvstore.api.http2.headers import EMPTY_THE_TABLE
+from kvstore.api.http2.load import Load
 from kvstore.api.http2.responses import unary_head, unary_tail
 from kvstore.api.http2.sender import Verdict
 
@@ -58,8 +59,9 @@ class Output:
     """The sending half of a connection. `on_output` is called when output appears at a time when
     its taker would not look for it anyway."""
 
-    def __init__(self, on_output: Callable[[], None]) -> None:
+    def __init__(self, on_output: Callable[[], None], load: Load | None = None) -> None:
         self._on_output = on_output
+        self.load = load or Load()
         self.streams: dict[int, Stream] = {}
         """Streams on which we have something to send or may get something."""
         self.out: list[bytes | memoryview] = []
@@ -124,6 +126,16 @@ class Output:
             self._touch()
 
     # What streams call
+
+    @property
+    def congested(self) -> bool:
+        """So many response bytes wait for this client that its calls are to be refused."""
+        return self.load.queues_too_much(self.queued_bytes)
+
+    def queue(self, count: int) -> None:
+        """So many response bytes more wait, or fewer when it is negative."""
+        self.queued_bytes += count
+        self.load.queued_bytes += count
 
     def room(self) -> int:
         """Bytes of DATA that all streams together may send now; not above zero: none."""

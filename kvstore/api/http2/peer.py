@@ -17,6 +17,7 @@ from typing import cast
 from kvstore.api.http2 import frames, limits
 from kvstore.api.http2.connection import Connection
 from kvstore.api.http2.dispatch import Dispatcher
+from kvstore.api.http2.load import Load
 
 __all__ = ("MakeProtocol", "Peer", "Shared")
 
@@ -49,6 +50,7 @@ class Shared:
         self.keepalive_s = keepalive_s
         self.keepalive_timeout_s = keepalive_timeout_s
         self.http1 = http1
+        self.load = Load()
         self.peers: set[Peer] = set()
         self._dirty: list[Peer] = []
 
@@ -216,6 +218,7 @@ class Peer(asyncio.Protocol):
             clock=shared.loop.time,
             on_output=self._mark,
             max_streams=shared.max_streams,
+            load=shared.load,
         )
         return self._connection
 

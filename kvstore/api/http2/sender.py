@@ -99,7 +99,7 @@ class Sender:
             if message:
                 self._queue.append(message)
         self.queued += total
-        connection.queued_bytes += total
+        connection.queue(total)
         if self.queued == total:
             self._write(min(self.room(), limits.TURN_BYTES))
         return size
@@ -142,7 +142,7 @@ class Sender:
         self._forget()
 
     def _forget(self) -> None:
-        self._connection.queued_bytes -= self.queued
+        self._connection.queue(-self.queued)
         self.queued = 0
         self._queue.clear()
 
@@ -158,7 +158,7 @@ class Sender:
         connection, queue = self._connection, self._queue
         self.delta -= length
         self.queued -= length
-        connection.queued_bytes -= length
+        connection.queue(-length)
         connection.sent_data(length)
         out = connection.out
         out.append(data_head(length, self._stream_id))

@@ -11,7 +11,7 @@ from kvstore.api.call import Call, MethodTable
 from kvstore.api.encoding import length_delimited
 from kvstore.api.facade import Answer, Done, Node, Write
 from kvstore.api.guard import Guard
-from kvstore.errors import NOT_SUPPORTED_FOR_LEARNER, EtcdError
+from kvstore.errors import NOT_SUPPORTED_FOR_LEARNER, TOO_MANY_REQUESTS, EtcdError
 from kvstore.pb import rpc_pb2
 
 __all__ = ("KVService",)
@@ -59,6 +59,8 @@ class KVService:
         validation.check_range(request)
 
         def done(response: bytes, error: EtcdError | None) -> None:
+            if error is None and call.congested:
+                error = TOO_MANY_REQUESTS
             if error is None:
                 call.reply(response)
             else:
@@ -138,6 +140,7 @@ class KVService:
     def _write(self, kind: Write, call: Call) -> None:
         validation.check_size(call.payload, self._max_request_bytes)
         self._node.write(kind, call.payload, self._answers(call))
+        call.payload = b""  # it is the log entry by now: a call that waits keeps no second copy
 
     async def range_stream(self, call: Call) -> AsyncIterator[bytes]:
         """A range in pieces; only the last has a header, and all merged equal the Range answer."""

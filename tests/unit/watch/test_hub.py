@@ -83,6 +83,45 @@ def test_a_stalled_stream_holds_a_bounded_number_of_responses_and_bytes() -> Non
     assert stream._bytes == 0
 
 
+def test_stalled_streams_together_hold_a_bounded_number_of_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each with events of its own; one that is read gets all of them meanwhile, and so do
+    the others once somebody reads."""
+    monkeypatch.setattr(limits, "BUFFERED_TOTAL_BYTES_MAX", 50_000)
+    history = ModelHistory()
+    hub = hub_on(history)
+    keys = [b"k%02d" % number for number in range(20)]
+    streams = [hub.open(lambda: None) for _ in keys]
+    for key, stream in zip(keys, streams, strict=True):
+        stream.request(create(key))
+        take(stream)
+    seen: list[list[int]] = [[] for _ in keys]
+
+    def read(number: int) -> bool:
+        messages = take(streams[number], 3)
+        seen[number] += [event.kv.mod_revision for each in messages for event in each.events]
+        pump_dry(hub)
+        return bool(messages)
+
+    for _ in range(100):
+        for key in keys:
+            hub.publish(history.commit((key, bytes(1000))))
+        pump_dry(hub)
+        while read(0):
+            pass
+    assert hub.queued_bytes == sum(stream._bytes for stream in streams)
+    assert 45_000 <= hub.queued_bytes <= 50_000 + len(streams) * 1100, "about one more for each"
+    for number in range(len(keys)):
+        while read(number):
+            pass
+        assert seen[number] == list(range(2 + number, 2002, len(keys)))
+    assert hub.queued_bytes == 0
+    hub.publish(history.commit((keys[0], bytes(1000))))
+    streams[0].close()
+    assert hub.queued_bytes == 0
+
+
 def test_a_client_that_only_asks_is_stopped() -> None:
     hub = hub_on(ModelHistory())
     stream = hub.open(lambda: None)
