@@ -114,3 +114,23 @@ def test_a_cluster_that_runs_no_checks_refuses_them(tmp_path: Path) -> None:
         with pytest.raises(KvError, match="--enable-agentless-checks"):
             client.registry.register_instance(wanted)
         assert not client.registry.get_instances("a", selection=ALL).instances
+
+
+def test_only_the_networks_that_were_named_are_checked(tmp_path: Path, service: Service) -> None:
+    extra = ("--enable-agentless-checks", "--check-allow-cidr=10.0.0.0/8")
+    with make_cluster(tmp_path, extra=extra) as cluster, Client(cluster.endpoints) as client:
+        wanted = Instance(
+            service="legacy",
+            address="127.0.0.1",
+            ports={"http": service.server_port},
+            checks=(Check(HttpCheck("/"), interval_s=1.0, unhealthy_after=1),),
+        )
+        client.registry.register_instance(wanted)
+
+        def found() -> bool:
+            (instance,) = client.registry.get_instances("legacy", selection=ALL)
+            outside = "lies outside of the networks that checks may reach"
+            return instance.status is Status.DOWN and outside in instance.reason.text
+
+        await_that(found, "the refusal is written down")
+        assert not service.asked
