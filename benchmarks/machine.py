@@ -8,6 +8,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -41,11 +42,19 @@ def describe(kinds: tuple[Kind, Kind], directory: Path) -> dict[str, Any]:
         "kernel": platform.release(),
         "load_before": os.getloadavg()[0],
         "fdatasync_ms": _fdatasync_ms(directory),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({_build()})",
         "packages": {name: _version(name) for name in _PACKAGES},
         "commit": commit,
         "versions": {kind.name: kind.version() for kind in kinds},
     }
+
+
+def _build() -> str:
+    """Whose build of Python this is: a distribution's is profile-guided, others often are not."""
+    base = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
+    if os.path.dirname(base) not in ("/usr/bin", "/bin"):
+        return "built here"
+    return f"{platform.freedesktop_os_release().get('NAME', 'the system')} package"
 
 
 def _version(package: str) -> str:

@@ -82,9 +82,16 @@ class Guard:
         self._monitor = LeaderMonitor(node)
         self.clients: dict[tuple[str, str], int] = {}
         """Calls by (unary or stream, client-api-version)."""
+        self._last: tuple[str, Mapping[str, str | bytes], tuple[str, str]] = ("", {}, ("", ""))
+        """The last call's kind, metadata and label, if it required no leader. Transports share
+        one mapping among calls with the same headers, and most calls are like the one before."""
 
     def admit(self, kind: str, metadata: Mapping[str, str | bytes]) -> bool:
         """Checks 2 and 3; returns whether the call requires a leader."""
+        last_kind, last_metadata, label = self._last
+        if metadata is last_metadata and kind is last_kind:
+            self.clients[label] += 1
+            return False
         version = metadata.get("client-api-version", "unknown")
         # Header values are ASCII by gRPC's rules; both transports show others as mangled text.
         if not isinstance(version, str) or not version.isascii():
@@ -95,6 +102,7 @@ class Guard:
             label = (kind, "other")
         clients[label] = clients.get(label, 0) + 1
         if metadata.get("hasleader") != "true":
+            self._last = (kind, metadata, label)
             return False
         if not self._node.leader_id:
             raise NO_LEADER

@@ -12,6 +12,7 @@ dropped and the exception propagates.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from itertools import islice
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -163,20 +164,19 @@ class ApplyBatch:
         self._owner.drop(self._draft)
 
     def _work(self, max_ops: int) -> bool:
-        entries, results = self._entries, self.results
-        while len(results) < len(entries):
+        draft, results = self._draft, self.results
+        for entry in islice(self._entries, len(results), None):
             if max_ops <= 0:
                 return False
             max_ops -= 1
-            entry = entries[len(results)]
             result = self._open(entry) if self._job is None else self._resume(self._job)
             if result is None:
                 # A job pauses when its slice is full: that was this turn's work.
                 return False
             # A transaction of a hundred puts is a hundred operations, in one go.
-            max_ops -= self._draft.sub
-            self._draft.finish_entry(entry.index, entry.term)
-            results.append(result._replace(revision=self._draft.revision))
+            max_ops -= draft.sub
+            draft.finish_entry(entry.index, entry.term)
+            results.append(result)
         return True
 
     def _open(self, entry: Entry) -> Result | None:
@@ -187,13 +187,13 @@ class ApplyBatch:
             return apply_conf_change(draft, entry.data)
         command = decode(entry.data)
         if command is None:
-            return _NO_OP
+            return Result(0, draft.revision)
         kind, request_id, payload = command
         draft.wanted = self._waiting is None or request_id in self._waiting
         if draft.state.alarms:
             refused = refusal(draft.state.alarms, kind)
             if refused is not None:
-                return Result(request_id, 0, error=refused)
+                return Result(request_id, draft.revision, error=refused)
         handler = HANDLERS.get(kind)
         if handler is None:
             raise CommandError(
@@ -204,9 +204,9 @@ class ApplyBatch:
             outcome = handler(draft, payload)
         except EtcdError as error:
             detach(error)  # On most members nobody waits for it.
-            return Result(request_id, 0, error=error)
+            return Result(request_id, draft.revision, error=error)
         if isinstance(outcome, bytes):
-            return Result(request_id, 0, outcome)
+            return Result(request_id, draft.reading_revision, outcome)
         self._request_id = request_id
         self._job = outcome
         return self._resume(outcome)
@@ -216,15 +216,12 @@ class ApplyBatch:
         try:
             next(job)
         except StopIteration as stop:
-            result = Result(self._request_id, 0, stop.value)
+            result = Result(self._request_id, self._draft.reading_revision, stop.value)
         except EtcdError as error:
             detach(error)
-            result = Result(self._request_id, 0, error=error)
+            result = Result(self._request_id, self._draft.revision, error=error)
         else:
             return None
         self._job = None
         assert result.error is None or not self._draft.sub, f"changes before {result.error!r}"
         return result
-
-
-_NO_OP = Result(0, 0)

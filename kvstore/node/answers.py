@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from kvstore.machine import BatchOutcome
+from kvstore.machine.wire import bytes_field, int_field
 
 __all__ = ("Answer", "BatchAnswer", "HashAnswer", "LeaseTimes", "NodeStatus", "encode_header")
 
@@ -57,29 +58,21 @@ class NodeStatus(NamedTuple):
     quota: int
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def encode_header(cluster_id: int, member_id: int, revision: int, term: int) -> bytes:
     """The `header` field (number 1) of a response: tag, length, ResponseHeader.
 
     Zero fields are left out, as protobuf does.
     """
-    message = _whose(cluster_id, member_id) + _field(3, revision) + _field(4, term)
-    return b"\x0a" + _varint(len(message)) + message
+    return bytes_field(1, _whose(cluster_id, member_id) + int_field(3, revision) + _when(term))
 
 
 @lru_cache(maxsize=16)
 def _whose(cluster_id: int, member_id: int) -> bytes:
     """The part of a header that never changes; ids are long numbers."""
-    return _field(1, cluster_id) + _field(2, member_id)
+    return int_field(1, cluster_id) + int_field(2, member_id)
 
 
-def _field(number: int, value: int) -> bytes:
-    return bytes((number << 3,)) + _varint(value) if value else b""
+@lru_cache(maxsize=16)
+def _when(term: int) -> bytes:
+    """The part that changes with the leader."""
+    return int_field(4, term)

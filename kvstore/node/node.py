@@ -136,7 +136,7 @@ class Node:
     @property
     def machine(self) -> Machine:
         """The state machine as of the last commit."""
-        return self.running.core.machine
+        return self.running.core.applier.machine
 
     @property
     def watches(self) -> WatchHub:

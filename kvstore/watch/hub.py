@@ -96,6 +96,9 @@ class WatchHub:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Delivers what was just committed: whole revisions, ascending."""
+        if changes and not self._live.interests():
+            self._revision = max(self._revision, changes[-1].revision)
+            return
         past = Past(self._history)
         try:
             start = 0

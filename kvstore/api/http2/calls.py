@@ -95,7 +95,6 @@ class _SingleRequest(Call, ABC):
         self._bucket: Bucket | None = None
         self._task: asyncio.Task[Any] | None = None
         self.method.started += 1
-        connection.streams[stream_id] = self
 
     @property
     @abstractmethod
@@ -231,8 +230,7 @@ class UnaryCall(_SingleRequest):
         return self._connection.congested
 
     def _run(self) -> None:
-        method = self.method
-        assert isinstance(method, UnaryMethod)
+        method: UnaryMethod = self.method  # type: ignore[assignment]
         answer: UnaryAnswer
         try:
             answer = method.handler(self)

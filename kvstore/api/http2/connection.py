@@ -255,7 +255,7 @@ class Connection(Output):
         if request.method is None or len(self.streams) >= self._max_streams or self.leaving:
             self._refuse(flags, stream_id, request)
             return
-        if self.congested:
+        if self.queued_bytes and self.congested:
             self._refuse(flags, stream_id, _OVERLOADED)
             return
         stream = self._host.open(self, stream_id, request, timeout_s)

@@ -16,10 +16,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from kvstore import errors
 from kvstore.api.facade import Write
+from kvstore.api.guard import Guard
 from kvstore.machine.command import CommandKind
 from kvstore.pb import health_pb2, reflection_pb2, rpc_pb2, v3lock_pb2
 from tests.unit.api.client import Client, create, op_delete, op_put, op_txn
 from tests.unit.api.conftest import Local
+from tests.unit.api.local_node import LocalNode
 from tests.unit.api.test_semantics import raises
 
 
@@ -113,6 +115,24 @@ def test_client_versions_are_counted(local: Local) -> None:
     for version, count in (("3.6", "2.0"), ("3.5", "1.0"), ("unknown", "1.0")):
         assert line % (version, count) in text
     assert text.count("etcd_server_client_requests_total{") < 80, "labels are bounded"
+
+
+def test_what_was_seen_of_one_call_is_not_believed_of_another() -> None:
+    node = LocalNode()
+    guard = Guard(node)
+    plain, demanding = {"client-api-version": "3.5"}, {"hasleader": "true"}
+    assert [guard.admit("unary", plain) for _ in range(3)] == [False] * 3
+    assert guard.admit("stream", plain) is False
+    assert [guard.admit("unary", demanding) for _ in range(2)] == [True] * 2
+    assert guard.clients == {
+        ("unary", "3.5"): 3,
+        ("stream", "3.5"): 1,
+        ("unary", "unknown"): 2,
+    }
+    node.leader_id = 0
+    assert guard.admit("unary", plain) is False
+    with pytest.raises(errors.EtcdError, match=errors.NO_LEADER.message):
+        guard.admit("unary", demanding)
 
 
 def test_calls_are_counted_per_method_and_code(local: Local, wire: Client) -> None:

@@ -38,6 +38,25 @@ def test_an_empty_message_is_present() -> None:
     assert answer.HasField("header")
 
 
+positive = st.integers(1, 2**63 - 1) | st.integers(1, 40_000)
+
+
+@given(blobs.filter(len), blobs, positive, positive, positive, int64)
+def test_a_pair_is_what_protobuf_writes(
+    key: bytes, value: bytes, create: int, mod: int, version: int, lease: int
+) -> None:
+    expected = KeyValue(
+        key=key,
+        create_revision=create,
+        mod_revision=mod,
+        version=version,
+        value=value,
+        lease=lease,
+    )
+    made = pair(key, value, create=create, mod=mod, version=version, lease=lease)
+    assert made == expected.SerializeToString()
+
+
 @given(blobs, blobs, int64, int64)
 def test_pairs_and_tombstones(key: bytes, value: bytes, number: int, lease: int) -> None:
     kv = KeyValue.FromString(pair(key, value, create=1, mod=number, version=3, lease=lease))
