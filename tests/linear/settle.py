@@ -128,8 +128,15 @@ class _Settling:
             at
             for at in in_time
             if _may_write(self.open[at].request, events)
+            and not self._ends_a_living_lease(self.open[at].request, revision)
             and _effect(state, self.open[at].request) == after.head.changes
         ]
+
+    def _ends_a_living_lease(self, request: Request, revision: int) -> bool:
+        """Whether this revokes a lease that is seen alive at the revision or later."""
+        return (
+            isinstance(request, LeaseRevoke) and self.last_use.get(request.lease_id, 0) >= revision
+        )
 
     def _assign(self, revision: int, tried: set[int]) -> bool:
         """Finds an author, if need be by giving another revision another one (an augmenting path:

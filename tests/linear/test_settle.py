@@ -148,6 +148,11 @@ def test_a_lease_that_is_used_later_has_not_expired() -> None:
     lost, put = unknown(5, Delete(b"a")), ok(7, 8, later, Response(4))
     (done,) = settle([*LEASE, lost, put], witness)[3:]
     assert (done.request, done.response.revision) == (Delete(b"a"), 3)
+    # Nor did it end by a revocation, though that would have deleted the same.
+    revocation = unknown(6, LeaseRevoke(7))
+    settled = settle([*LEASE, lost, revocation, put], witness)
+    assert settled[3:] == [done]
+    assert revision_check.check(settled).legal
 
 
 def test_a_revision_that_nobody_asked_for_stays_a_gap() -> None:
