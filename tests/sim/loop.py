@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
@@ -103,12 +104,15 @@ class SimLoop(asyncio.AbstractEventLoop):
             if task.done():
                 continue
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            for _ in range(_PATIENCE):  # each `finally` that awaits refuses once to end
-                try:
-                    task.get_coro().close()
-                except BaseException:
-                    continue
-                break
+            with warnings.catch_warnings():
+                # What it was about to await has never begun.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                for _ in range(_PATIENCE):  # each `finally` that awaits refuses once to end
+                    try:
+                        task.get_coro().close()
+                    except BaseException:
+                        continue
+                    break
 
     # ---- asyncio's side --------------------------------------------------------------------
 
