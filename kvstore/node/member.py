@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from kvstore.errors import (
@@ -224,11 +224,7 @@ class MemberCore:
             self.rounds.add(ready, self.clock(), applied=applied)
 
     def renew_leases(self, renewals: Sequence[tuple[int, Done]]) -> None:
-        """Leader only: renews once a quorum has confirmed the leader; each `done` gets a TTL.
-
-        A lease that is not known here may have been granted a moment ago: then, and only then,
-        the state must be up to date, too.
-        """
+        """Leader only: renews once a quorum has confirmed the leader; each `done` gets a TTL."""
 
         def ready(error: EtcdError | None) -> None:
             now = self.clock()
@@ -238,8 +234,7 @@ class MemberCore:
                 else:
                     self.lessor.renew(lease_id, now, done)
 
-        leases = self.machine.leases
-        self.confirm(ready, applied=any(lease_id not in leases for lease_id, _ in renewals))
+        self.confirm(ready, applied=self._must_be_up_to_date(id_ for id_, _ in renewals))
 
     def renew_many(self, lease_ids: Sequence[int], done: Done) -> None:
         """`renew_leases` with one answer for all: a list of TTLs, 0 where there is no lease."""
@@ -250,8 +245,18 @@ class MemberCore:
             else:
                 self.lessor.renew_many(lease_ids, self.clock(), done)
 
-        leases = self.machine.leases
-        self.confirm(ready, applied=any(lease_id not in leases for lease_id in lease_ids))
+        self.confirm(ready, applied=self._must_be_up_to_date(lease_ids))
+
+    def _must_be_up_to_date(self, lease_ids: Iterable[int]) -> bool:
+        """Whether these renewals have to wait for what is committed; most need not.
+
+        A lease that is not known here may have been granted a moment ago. And while entries of
+        earlier leaders are to be applied, one of them may end a lease that is known.
+        """
+        machine = self.machine
+        return machine.applied_term != self.term or any(
+            lease_id not in machine.leases for lease_id in lease_ids
+        )
 
     # ---- inputs ----------------------------------------------------------------------------
 

@@ -393,6 +393,27 @@ def test_a_renewal_of_a_lease_that_is_just_ending_waits_and_says_zero() -> None:
     assert outcome.value == 0
 
 
+def test_a_new_leader_renews_nothing_that_the_log_says_has_ended() -> None:
+    cluster = Cluster()
+    old = cluster.elect()
+    grant(cluster, 7, 2)
+    for peer in cluster.peers.values():
+        if peer is not old:
+            peer.core.applier.pause()
+    cluster.tick(25)
+    assert 7 not in old.core.machine.leases
+    cluster.kill(old.id)
+    new = cluster.elect()
+    assert 7 in new.core.machine.leases, "it has yet to apply that the lease expired"
+    outcome = renew(cluster, 7)
+    assert outcome.pending
+    for peer in cluster.peers.values():
+        if peer is not old:
+            peer.core.resume(peer.core.machine)
+    cluster.tick(1)
+    assert outcome.value == 0
+
+
 # ---- members
 
 
