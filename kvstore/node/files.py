@@ -300,7 +300,7 @@ class MemberFiles:
                 engine=store.engine,
             )
 
-        path = snapshot.write_snapshot(self._disk, directory, store, describe, stop=stop)
+        path = snapshot.write_snapshot(self._disk.gently, directory, store, describe, stop=stop)
         return _snapshot_file(path)
 
     def prune(self, keep: int) -> list[SnapshotFile]:

@@ -117,7 +117,9 @@ class Snapshots:
             self._kept = await running.copies.run(lambda: self._files.prune(SNAPSHOT_FILES_KEPT))
             oldest = min(self._kept).index
             try:
-                await running.loop.disk.run(lambda: running.opened.wal.release(oldest))
+                removed = await running.loop.disk.run(lambda: running.opened.wal.release(oldest))
+                for give_back in removed:
+                    await running.copies.run(give_back)
             except StorageError as error:
                 running.loop.broken(error)
             return made

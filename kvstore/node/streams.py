@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +19,7 @@ from kvstore.node.limits import (
     SNAPSHOT_STREAM_ALIGNMENT,
 )
 from kvstore.pb import rpc_pb2
+from kvstore.storage.disk import GentleFile
 
 if TYPE_CHECKING:
     from kvstore.node.node import Node
@@ -112,14 +115,16 @@ async def snapshot_chunks(node: Node, chunk: int) -> AsyncIterator[tuple[bytes, 
         size = path.stat().st_size
         padding = -size % SNAPSHOT_STREAM_ALIGNMENT
         remaining = size + padding
-        file = await running.copies.run(lambda: path.open("rb"))
+        file = GentleFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
         try:
             while remaining:
-                data = await running.copies.run(lambda: file.read(chunk))
+                offset = size + padding - remaining
+                data = await running.copies.run(partial(file.read_at, offset, chunk))
                 if not data:
                     data = bytes(min(remaining, chunk))
                 remaining -= len(data)
                 yield data, remaining
                 await asyncio.sleep(0)
         finally:
-            file.close()
+            # It has no name soon; that it takes no space any more may take a while.
+            running.copies.submit(file.give_back, lambda _value, _error: None)

@@ -4,18 +4,24 @@ Rules every implementation keeps: a call that returns has happened in full; a ca
 DiskFailed ends all trust in the file. Data is durable after `File.datasync`; that a name exists,
 is gone or has moved is durable after `Disk.sync_dir` of its directory. A file that `create`
 made has its whole size from the start and reads as zeros.
+
+A disk has one queue. What is read, written or freed in bulk goes through `Disk.gently`, in small
+pieces with a rest after each, or the log's next sync waits behind all of it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
 from kvstore.storage.errors import DiskFailed
+from kvstore.storage.limits import GENTLE_FREE_BYTES, GENTLE_READ_BYTES, GENTLE_WRITE_BYTES
 
-__all__ = ("Disk", "File", "OsDisk", "OsFile", "make_directory")
+__all__ = ("Disk", "File", "GentleDisk", "GentleFile", "OsDisk", "OsFile", "make_directory")
 
 _NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
 """Why a directory may refuse a sync in which this program cannot have made anything."""
@@ -69,11 +75,21 @@ class Disk(Protocol):
     def unlink(self, path: Path) -> None:
         """Removes a file; nothing if there is none."""
 
+    def detach(self, path: Path) -> Callable[[], None]:
+        """Removes a file, durably; what this returns gives its space back, slowly.
+
+        To be called once, at any time, from any thread. Nothing if there is no file.
+        """
+
     def sync_dir(self, path: Path) -> None:
         """Returns when all creations, renames and removals in the directory are durable."""
 
     def free_bytes(self, path: Path) -> int:
         """Space left for this process on the file system that holds `path`."""
+
+    @property
+    def gently(self) -> Disk:
+        """The same disk for work in bulk: slower, and in nobody's way."""
 
 
 def make_directory(disk: Disk, path: Path) -> None:
@@ -154,14 +170,72 @@ class OsFile:
             self._fd = -1
 
 
+class GentleFile(OsFile):
+    """The same in small pieces, each followed by as long a rest; what is written is synced."""
+
+    __slots__ = ("_unsynced",)
+
+    def __init__(self, path: Path, fd: int, *, sync: bool = True) -> None:
+        super().__init__(path, fd, sync=sync)
+        self._unsynced = 0
+        if hasattr(os, "posix_fadvise"):
+            # Reading ahead may be megabytes at once.
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def read_at(self, offset: int, size_bytes: int) -> bytes:
+        pieces = []
+        for at in range(offset, offset + size_bytes, GENTLE_READ_BYTES):
+            began = time.monotonic()
+            wanted = min(GENTLE_READ_BYTES, offset + size_bytes - at)
+            pieces.append(super().read_at(at, wanted))
+            if len(pieces[-1]) < wanted:
+                break
+            time.sleep(time.monotonic() - began)
+        return b"".join(pieces)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        for at in range(0, len(data), GENTLE_WRITE_BYTES):
+            piece = data[at : at + GENTLE_WRITE_BYTES]
+            super().write_at(offset + at, piece)
+            self._unsynced += len(piece)
+            if self._unsynced >= GENTLE_WRITE_BYTES:
+                began = time.monotonic()
+                self.datasync()
+                self._unsynced = 0
+                time.sleep(time.monotonic() - began)
+
+    def give_back(self) -> None:
+        """Cuts a file that is no longer wanted down to nothing, from its end, and closes it."""
+        try:
+            self._shrink()
+        finally:
+            self.close()
+
+    def _shrink(self) -> None:
+        for size in range(self.size() - GENTLE_FREE_BYTES, 0, -GENTLE_FREE_BYTES):
+            began = time.monotonic()
+            try:
+                os.ftruncate(self._fd, size)
+            except OSError as error:
+                raise _failed(f"cutting it to {size} bytes", self.path, error) from error
+            self.datasync()
+            time.sleep(time.monotonic() - began)
+
+
 class OsDisk:
     """The operating system's files.
 
     `sync=False` is `--unsafe-no-fsync`: nothing is durable, for tests and throw-away clusters.
     """
 
+    _file: type[OsFile] = OsFile
+
     def __init__(self, *, sync: bool = True) -> None:
         self._sync = sync
+
+    @property
+    def gently(self) -> Disk:
+        return GentleDisk(sync=self._sync)
 
     def create(self, path: Path, size_bytes: int = 0) -> File:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -176,12 +250,12 @@ class OsDisk:
         except OSError as error:
             os.close(fd)
             raise _failed(f"reserving {size_bytes} bytes", path, error) from error
-        return OsFile(path, fd, sync=self._sync)
+        return self._file(path, fd, sync=self._sync)
 
     def open(self, path: Path, *, writable: bool = False) -> File:
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
         try:
-            return OsFile(path, os.open(path, flags), sync=self._sync)
+            return self._file(path, os.open(path, flags), sync=self._sync)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -216,6 +290,23 @@ class OsDisk:
         except OSError as error:
             raise _failed("removing the file", path, error) from error
 
+    def detach(self, path: Path) -> Callable[[], None]:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return lambda: None
+        except OSError as error:
+            raise _failed("opening the file", path, error) from error
+        file = GentleFile(path, fd, sync=self._sync)
+        try:
+            # First the name, and durably: a file that a power loss brings back is a whole one.
+            self.unlink(path)
+            self.sync_dir(path.parent)
+        except DiskFailed:
+            file.close()
+            raise
+        return file.give_back
+
     def sync_dir(self, path: Path) -> None:
         if not self._sync:
             return
@@ -234,6 +325,12 @@ class OsDisk:
         except OSError as error:
             raise _failed("asking for free space", path, error) from error
         return stats.f_bavail * stats.f_frsize
+
+
+class GentleDisk(OsDisk):
+    """Files that are read and written gently."""
+
+    _file = GentleFile
 
 
 def _reserve(fd: int, size_bytes: int) -> None:

@@ -7,6 +7,9 @@ from typing import Final
 __all__ = (
     "COPY_CHUNK_BYTES",
     "COPY_PAUSE_S",
+    "GENTLE_FREE_BYTES",
+    "GENTLE_READ_BYTES",
+    "GENTLE_WRITE_BYTES",
     "KEY_BYTES_MAX",
     "MAP_BYTES_MIN",
     "MAP_QUOTA_FACTOR",
@@ -38,6 +41,12 @@ SNAPSHOT_CHUNK_BYTES: Final = 1024**2
 
 SNAPSHOT_CHUNK_BYTES_MAX: Final = 4 * 1024**2
 """A longer chunk in a snapshot file is damage."""
+
+GENTLE_READ_BYTES: Final = 128 * 1024
+GENTLE_WRITE_BYTES: Final = 256 * 1024
+GENTLE_FREE_BYTES: Final = 2 * 1024**2
+"""Pieces of work in bulk on a disk: a sync of the log waits for one of them at most. Chosen by
+the 99th percentile of syncs beside it (docs/performance.md)."""
 
 SNAPSHOT_SYNC_BYTES: Final = 16 * 1024**2
 """A snapshot is synced after this many bytes, so that the log never waits behind all of it."""

@@ -348,10 +348,9 @@ def prune(disk: Disk, directory: Path, keep: int) -> list[Path]:
     assert keep >= 1, keep
     superfluous = snapshots(disk, directory)[keep:]
     for path in superfluous:
-        disk.unlink(path)
+        give_back = disk.detach(path)
         disk_point("snapshot.pruned", path)
-    if superfluous:
-        disk.sync_dir(directory)
+        give_back()
     return superfluous
 
 

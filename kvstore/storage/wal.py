@@ -11,7 +11,7 @@ wal_writer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,11 +232,14 @@ class Wal:
                 self._writer.sync()
         self._written_crc = batch.crc
 
-    def release(self, index: int) -> None:
-        """Removes the segments at the front that hold only entries <= `index`."""
+    def release(self, index: int) -> list[Callable[[], None]]:
+        """Removes the segments at the front that hold only entries <= `index`.
+
+        What is returned gives their space back, slowly, and need not run in the log's thread.
+        """
         self._check_usable()
         with self._all_or_refuse():
-            self._writer.remove_older(index)
+            return self._writer.remove_older(index)
 
     def reset(self, index: int, term: int, hard_state: HardState) -> None:
         """Restarts the log behind an installed snapshot; all batches must have been written.

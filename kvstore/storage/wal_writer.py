@@ -8,6 +8,7 @@ says which that may be) gets its size back before anything is appended.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -137,16 +138,20 @@ class SegmentWriter:
         self._file.datasync()
         disk_point("wal.refilled", self._file.path)
 
-    def remove_older(self, index: int) -> None:
-        """Removes segments, oldest first, that hold no entry behind `index`."""
+    def remove_older(self, index: int) -> list[Callable[[], None]]:
+        """Removes segments, oldest first, that hold no entry behind `index`.
+
+        What is returned gives their space back (`Disk.detach`).
+        """
+        give_back = []
         disk_point("wal.before_release", self.directory)
         while len(self._segments) > 1 and self._segments[1].first_index - 1 <= index:
-            self._disk.unlink(self._segments[0].path)
-            disk_point("wal.segment_removed", self._segments[0].path)
             # One by one, so that no crash leaves a hole between those that remain.
-            self._disk.sync_dir(self.directory)
+            give_back.append(self._disk.detach(self._segments[0].path))
+            disk_point("wal.segment_removed", self._segments[0].path)
             del self._segments[0]
         disk_point("wal.after_release", self.directory)
+        return give_back
 
     def remove_all_older(self) -> None:
         """Removes every segment but the newest, which must be one that restarts the log."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvstore.storage.disk import File
+from kvstore.storage.disk import Disk, File
 from kvstore.storage.errors import DiskFailed
 from kvstore.storage.limits import SECTOR_BYTES
 from tests.sim.medium import Inode
@@ -85,6 +86,15 @@ class DiskSession:
         if inode is None:
             raise FileNotFoundError(path)
         return SimFile(self, path, inode)
+
+    @property
+    def gently(self) -> DiskSession:
+        return self
+
+    def detach(self, path: Path) -> Callable[[], None]:
+        self.unlink(path)
+        self.sync_dir(path.parent)
+        return lambda: None
 
     def exists(self, path: Path) -> bool:
         self.check()
@@ -209,6 +219,13 @@ class DurableView:
 
     def list(self, directory: Path) -> list[str]:
         return self._disk.names.list(directory, durable=True)
+
+    @property
+    def gently(self) -> Disk:
+        raise AssertionError("a view")
+
+    def detach(self, path: Path) -> Callable[[], None]:
+        raise AssertionError("a view")
 
     def create(self, path: Path, size_bytes: int = 0) -> File:
         raise AssertionError("a view")

@@ -164,6 +164,10 @@ class _Recorder:
     def open(self, path: Path, *, writable: bool = False) -> Any:
         return _File(self._inner.open(path, writable=writable), self)
 
+    @property
+    def gently(self) -> Any:
+        return self
+
     def sync_dir(self, path: Path) -> None:
         """Makes the name of a new segment count; one that restarts the log voids the others."""
         self.carry_out(lambda: self._inner.sync_dir(path))

@@ -94,6 +94,15 @@ class FakeDisk:
             raise FileNotFoundError(path)
         return FakeFile(self, path, self._names[path])
 
+    @property
+    def gently(self) -> FakeDisk:
+        return self
+
+    def detach(self, path: Path) -> Callable[[], None]:
+        self.unlink(path)
+        self.sync_dir(path.parent)
+        return lambda: None
+
     def exists(self, path: Path) -> bool:
         return path in self._names or path in self._directories
 

@@ -10,6 +10,7 @@ import pytest
 
 from kvstore.storage.disk import OsDisk, make_directory
 from kvstore.storage.errors import DiskFailed
+from kvstore.storage.limits import GENTLE_FREE_BYTES, GENTLE_READ_BYTES, GENTLE_WRITE_BYTES
 
 
 @pytest.fixture
@@ -139,3 +140,80 @@ def test_unsafe_no_fsync_syncs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     file.datasync()
     file.close()
     disk.sync_dir(tmp_path)
+
+
+def test_what_is_done_gently_is_the_same(tmp_path: Path) -> None:
+    gently = OsDisk().gently
+    data = os.urandom(3 * GENTLE_WRITE_BYTES + 17)
+    file = gently.create(tmp_path / "f")
+    file.write_at(0, data[:13])
+    file.write_at(13, data[13:])
+    assert file.read_at(0, len(data)) == data
+    assert file.read_at(7, 2 * GENTLE_READ_BYTES) == data[7 : 7 + 2 * GENTLE_READ_BYTES]
+    assert file.read_at(len(data) - 5, 100) == data[-5:]
+    assert file.read_at(len(data), GENTLE_READ_BYTES) == b""
+    file.datasync()
+    file.close()
+    again = gently.open(tmp_path / "f")
+    assert again.read_at(0, 2 * len(data)) == data
+    again.close()
+
+
+def test_gentle_writes_are_synced_in_small_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsynced, most = 0, 0
+    write, sync = os.pwrite, os.fdatasync
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        nonlocal unsynced, most
+        unsynced += len(data)
+        most = max(most, unsynced)
+        return write(fd, data, offset)
+
+    def fdatasync(fd: int) -> None:
+        nonlocal unsynced
+        unsynced = 0
+        sync(fd)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    file = OsDisk().gently.create(tmp_path / "f")
+    for at in range(0, 8 * GENTLE_WRITE_BYTES, GENTLE_WRITE_BYTES // 4):
+        file.write_at(at, bytes(GENTLE_WRITE_BYTES // 4))
+    file.write_at(file.size(), bytes(4 * GENTLE_WRITE_BYTES))
+    file.close()
+    assert 0 < most <= 2 * GENTLE_WRITE_BYTES
+
+
+def test_a_detached_file_has_no_name_and_gives_its_space_back_later(
+    disk: OsDisk, tmp_path: Path
+) -> None:
+    (tmp_path / "f").write_bytes(bytes(3 * GENTLE_FREE_BYTES + 5))
+    held = os.open(tmp_path / "f", os.O_RDONLY)
+    give_back = disk.detach(tmp_path / "f")
+    assert not disk.exists(tmp_path / "f")
+    assert os.fstat(held).st_size == 3 * GENTLE_FREE_BYTES + 5
+    give_back()
+    assert os.fstat(held).st_size < GENTLE_FREE_BYTES
+    os.close(held)
+    disk.detach(tmp_path / "f")()  # there is none: nothing to do
+
+
+def test_a_file_that_cannot_be_detached_is_an_error_with_its_place(
+    disk: OsDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(bytes(3 * GENTLE_FREE_BYTES))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", refuse)
+        with pytest.raises(DiskFailed, match="syncing the directory"):
+            disk.detach(tmp_path / "f")
+    (tmp_path / "f").write_bytes(bytes(3 * GENTLE_FREE_BYTES))
+    give_back = disk.detach(tmp_path / "f")
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(DiskFailed, match="cutting it to"):
+        give_back()
