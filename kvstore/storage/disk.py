@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
 from kvstore.storage.errors import DiskFailed
 from kvstore.storage.limits import GENTLE_FREE_BYTES, GENTLE_READ_BYTES, GENTLE_WRITE_BYTES
+from kvstore.storage.pace import rest_after
 
 __all__ = ("Disk", "File", "GentleDisk", "GentleFile", "OsDisk", "OsFile", "make_directory")
 
@@ -185,12 +185,11 @@ class GentleFile(OsFile):
     def read_at(self, offset: int, size_bytes: int) -> bytes:
         pieces = []
         for at in range(offset, offset + size_bytes, GENTLE_READ_BYTES):
-            began = time.monotonic()
             wanted = min(GENTLE_READ_BYTES, offset + size_bytes - at)
-            pieces.append(super().read_at(at, wanted))
+            with rest_after():
+                pieces.append(super().read_at(at, wanted))
             if len(pieces[-1]) < wanted:
                 break
-            time.sleep(time.monotonic() - began)
         return b"".join(pieces)
 
     def write_at(self, offset: int, data: bytes) -> None:
@@ -199,10 +198,9 @@ class GentleFile(OsFile):
             super().write_at(offset + at, piece)
             self._unsynced += len(piece)
             if self._unsynced >= GENTLE_WRITE_BYTES:
-                began = time.monotonic()
-                self.datasync()
+                with rest_after():
+                    self.datasync()
                 self._unsynced = 0
-                time.sleep(time.monotonic() - began)
 
     def give_back(self) -> None:
         """Cuts a file that is no longer wanted down to nothing, from its end, and closes it."""
@@ -213,13 +211,12 @@ class GentleFile(OsFile):
 
     def _shrink(self) -> None:
         for size in range(self.size() - GENTLE_FREE_BYTES, 0, -GENTLE_FREE_BYTES):
-            began = time.monotonic()
-            try:
-                os.ftruncate(self._fd, size)
-            except OSError as error:
-                raise _failed(f"cutting it to {size} bytes", self.path, error) from error
-            self.datasync()
-            time.sleep(time.monotonic() - began)
+            with rest_after():
+                try:
+                    os.ftruncate(self._fd, size)
+                except OSError as error:
+                    raise _failed(f"cutting it to {size} bytes", self.path, error) from error
+                self.datasync()
 
 
 class OsDisk:
