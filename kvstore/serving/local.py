@@ -174,7 +174,7 @@ class LocalCluster:
         dns = (f"  dns        127.0.0.1:{first.dns}  (zone kv.local)",) if self._dns else ()
         for line in (
             "",
-            f"{len(self._members)} members are ready; data in {self._directory}",
+            f"{len(self._members)} members are ready; data in {_typed(self._directory)}",
             f"  endpoints  {endpoints}",
             *dns,
             "Try (etcd's own etcdctl does as well):",
@@ -236,3 +236,9 @@ def _ending(code: int) -> str:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"exit code {code}"
+
+
+def _typed(directory: Path) -> str:
+    """The directory so that it is seen to be one: `./data`, where the path keeps only `data`."""
+    named = directory.parts[:1] not in ((), ("..",))
+    return os.path.join(".", directory) if named else str(directory)

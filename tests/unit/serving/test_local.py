@@ -135,12 +135,18 @@ def cluster(
     *,
     once: bool = False,
     write: Callable[[str], None] | None = None,
+    directory: str = "d",
 ) -> LocalCluster:
     def command(member: MemberPorts, layout: Layout, _directory: Path) -> list[str]:
         return [sys.executable, "-c", scripts[layout.members.index(member)]]
 
     return LocalCluster(
-        LAYOUT, Path("d"), write=write or written.append, colour=False, once=once, command=command
+        LAYOUT,
+        Path(directory),
+        write=write or written.append,
+        colour=False,
+        once=once,
+        command=command,
     )
 
 
@@ -158,6 +164,22 @@ def test_members_are_started_announced_and_stopped() -> None:
     assert "curl http://127.0.0.1:21/health" in text
     assert text.count("stopped") == 4
     assert gone([member.process.pid for member in supervisor._members])
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("./data", "./data"),
+        ("data", "./data"),
+        ("/a/data", "/a/data"),
+        ("../b", "../b"),
+        (".", "."),
+    ],
+)
+def test_where_the_data_is_looks_like_a_directory(typed: str, shown: str) -> None:
+    written: list[str] = []
+    assert asyncio.run(cluster([WELL] * 3, written, once=True, directory=typed).run()) == 0
+    assert f"3 members are ready; data in {shown}" in written
 
 
 def test_a_member_that_crashes_is_reported_and_the_others_go_on() -> None:
