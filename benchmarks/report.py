@@ -110,7 +110,8 @@ def markdown(document: dict[str, Any]) -> str:
     results = [Result.from_json(each) for each in document["results"]]
     machine, plan = document["machine"], document["plan"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    coverage = min((ratio.coverage for each in results if (ratio := ratio_of(each))), default=0.0)
+    ratios = [ratio for each in results if (ratio := ratio_of(each))]
+    coverage = min((each.coverage for each in ratios if each.count >= plan["pairs"]), default=0.0)
     out = [
         (
             f"{machine['date'][:10]}, commit {machine['commit']}; {machine['cores']} cores "
