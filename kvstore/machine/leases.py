@@ -7,7 +7,6 @@ entry; replicated state must not depend on anybody's clock.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from kvstore import errors
 from kvstore.machine.draft import Draft, Lease
@@ -16,6 +15,7 @@ from kvstore.machine.limits import LEASE_TTL_MAX_S, SLICE_DELETES, SLICE_RECORDS
 from kvstore.machine.tables import LEASE_KEYS, LEASES, lease_id, ordered_key, prefix_end
 from kvstore.machine.wire import int_field
 from kvstore.pb.rpc_pb2 import LeaseCheckpointRequest, LeaseGrantRequest
+from kvstore.storage.errors import StoreCorrupt
 from kvstore.storage.store import ReadTxn
 
 __all__ = (
@@ -36,10 +36,18 @@ _GRANT_ID_FIELD = 2
 _GRANT_TTL_FIELD = 3
 
 
-def load_leases(txn: ReadTxn) -> Iterator[Lease]:
-    """All leases of the store."""
-    for key, record in txn.scan(LEASES):
-        yield Lease(_ID.unpack(key)[0], *_RECORD.unpack(record))
+def load_leases(txn: ReadTxn) -> list[Lease]:
+    """All leases of the store. Raises StoreCorrupt if some are missing.
+
+    They are read but once, and nothing else would notice: a checksum says nothing of a record
+    that a damaged page hides.
+    """
+    found = [Lease(_ID.unpack(key)[0], *_RECORD.unpack(record)) for key, record in txn.scan(LEASES)]
+    counted = txn.count(LEASES)
+    if len(found) != counted:
+        why = f"it counts {counted} records and shows {len(found)}"
+        raise StoreCorrupt("of this member", f"table {LEASES}", why)
+    return found
 
 
 def _store(draft: Draft, lease: Lease) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kvstore.machine import CommandKind, Machine, Member
 from kvstore.machine.limits import COUNT_CACHE_ENTRIES
 from kvstore.machine.ranges import CountCache
-from kvstore.machine.tables import REVISIONS, revision_key
+from kvstore.machine.tables import LEASES, REVISIONS, revision_key
 from kvstore.pb.rpc_pb2 import (
     AlarmRequest,
     LeaseGrantRequest,
@@ -18,7 +18,7 @@ from kvstore.pb.rpc_pb2 import (
     RangeResponse,
 )
 from kvstore.storage.errors import StoreCorrupt
-from kvstore.storage.memory_store import MemoryStore
+from kvstore.storage.memory_store import MemoryReadTxn, MemoryStore
 from tests.unit.machine.kit import Bench
 
 KEYS = 9_000
@@ -216,3 +216,20 @@ def test_sweeping_waits_for_an_open_batch(bench: Bench) -> None:
     bench.reopen()
     assert bench.machine.swept
     assert bench.machine.sweep() is True
+
+
+def test_leases_that_a_damaged_page_hides_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(MemoryStore(Machine.TABLES))
+    for number in (1, 2, 3):
+        bench.apply(LeaseGrantRequest(ID=number, TTL=60))
+    bench.reopen()
+    assert sorted(bench.machine.leases) == [1, 2, 3]
+    scan = MemoryReadTxn.scan
+
+    def hide(txn: MemoryReadTxn, table: str, *bounds: Any, **how: Any) -> Any:
+        records = list(scan(txn, table, *bounds, **how))
+        return iter(records[:-1] if table == LEASES else records)
+
+    monkeypatch.setattr(MemoryReadTxn, "scan", hide)
+    with pytest.raises(StoreCorrupt, match="counts 3 records and shows 2"):
+        bench.reopen()
