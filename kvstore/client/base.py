@@ -31,7 +31,7 @@ from kvstore.client.values import MembersResult
 from kvstore.client.watching import WATCH_PATH
 from kvstore.pb import rpc_pb2 as pb
 
-__all__ = ("ClientBase", "Pem", "unknown_if_write")
+__all__ = ("ClientBase", "Pem", "unary_on", "unknown_if_write")
 
 Pem: TypeAlias = str | Path | bytes | None
 """A PEM document: its bytes, or the path of its file."""
@@ -131,11 +131,7 @@ class ClientBase(ABC):
         name = (endpoint.text, method.path)
         found = self._callables.get(name)
         if found is None or self._closed or self._pid != os.getpid():
-            found = self._callables[name] = self._channel(endpoint).unary_unary(
-                method.path,
-                request_serializer=_serialize,
-                response_deserializer=method.response.FromString,
-            )
+            found = self._callables[name] = unary_on(self._channel(endpoint), method)
         return found
 
     def _watch_stream(self, endpoint: Endpoint) -> Any:
@@ -213,6 +209,15 @@ class ClientBase(ABC):
         if urls:
             self.set_endpoints(urls)
         return self.endpoints
+
+
+def unary_on(channel: Any, method: Method) -> Any:
+    """The method on a channel of either kind."""
+    return channel.unary_unary(
+        method.path,
+        request_serializer=_serialize,
+        response_deserializer=method.response.FromString,
+    )
 
 
 def unknown_if_write(effect: Effect) -> Outcome:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +15,12 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import grpc
 
 from kvstore.client import operations, recipes
-from kvstore.client.base import ClientBase
+from kvstore.client.base import ClientBase, unary_on
 from kvstore.client.blocking.lease import Keeper, Lease
 from kvstore.client.blocking.recipes import Recipes
 from kvstore.client.blocking.running import run_program
 from kvstore.client.blocking.watch import Watch
-from kvstore.client.call import Effect, Unary
+from kvstore.client.call import Effect, Method, Unary
 from kvstore.client.endpoints import Endpoint
 from kvstore.client.errors import (
     ClientClosedError,
@@ -32,6 +34,7 @@ from kvstore.client.recipes.steps import Bell, Program
 from kvstore.client.registry.blocking import Registry
 from kvstore.client.requests import watch_request
 from kvstore.client.snapshots import SnapshotCheck, SnapshotTarget, Target
+from kvstore.client.streams import Stream
 from kvstore.client.txn import Txn
 from kvstore.client.values import (
     AlarmsResult,
@@ -56,6 +59,15 @@ def _blocking(build: Callable[P, Unary[T]]) -> Callable[Concatenate[Client, P], 
 
     adopt(method, build)
     return method
+
+
+_open: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+@atexit.register
+def _prepare_last_calls() -> None:
+    for client in list(_open):
+        client._prepare_last_calls()
 
 
 class BoundTxn(Txn):
@@ -107,11 +119,16 @@ class Client(Recipes, ClientBase):
         self.registry = Registry(self)
         self._keeper = Keeper(self)
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._last_channels: dict[str, Any] = {}
         self._closing = threading.Event()
         self._closing_bell = Bell(lambda: ClientClosedError("the client was closed"))
+        _open.add(self)
 
     def close(self) -> None:
         """End everything this client has under way; closing twice is fine."""
+        if sys.is_finalizing():
+            return  # there is nothing left to end, and nobody to wait for
+        _open.discard(self)
         with self._lock:
             self._closed = True
             channels = list(self._channels.values())
@@ -277,15 +294,20 @@ class Client(Recipes, ClientBase):
                 check = SnapshotCheck()
                 tries -= 1
                 try:
-                    stream = self._snapshot_stream(chosen)(
-                        pb.SnapshotRequest(), timeout=timeout, metadata=self._metadata
+                    stream = Stream(
+                        self._snapshot_stream(chosen)(
+                            pb.SnapshotRequest(), timeout=timeout, metadata=self._metadata
+                        )
                     )
-                    for message in stream:
-                        blob, remaining_bytes = check.feed(message)
-                        out.write(blob)
-                        if progress is not None:
-                            progress(check.received_bytes, remaining_bytes)
-                    return check.finish()
+                    try:
+                        for message in stream:
+                            blob, remaining_bytes = check.feed(message)
+                            out.write(blob)
+                            if progress is not None:
+                                progress(check.received_bytes, remaining_bytes)
+                        return check.finish()
+                    finally:
+                        stream.cancel()
                 except grpc.RpcError as failure:
                     error = self._failure(failure, chosen, Effect.READ)
                     if tries <= 0 or check.received_bytes:
@@ -298,14 +320,33 @@ class Client(Recipes, ClientBase):
             return grpc.secure_channel(endpoint.target, self._credentials, self._options)
         return grpc.insecure_channel(endpoint.target, self._options)
 
+    def _prepare_last_calls(self) -> None:
+        if self._channels and self._pid == os.getpid():
+            # Not when they are needed: grpcio imports as it goes, which is not possible then.
+            self._last_channels = {
+                each.text: self._make_channel(each) for each in self._rotation.all
+            }
+
+    def _last_unary(self, endpoint: Endpoint, method: Method) -> Any:
+        """As `_unary`, for what finalizers call when the interpreter has killed all threads.
+
+        Over other channels: a thread may have been killed while it held a lock of a channel.
+        """
+        self._check_usable()
+        channel = self._last_channels.get(endpoint.text)
+        if channel is None:
+            raise ClientClosedError("the interpreter is ending")
+        return unary_on(channel, method)
+
     def _invoke(self, call: Unary[T], latest: float) -> T:
+        unary = self._last_unary if sys.is_finalizing() else self._unary
         clock = self._clock
         attempts = self._attempts(call, clock(), latest)
         renewed = False
         while True:
             endpoint = self._endpoint_for(call)
             try:
-                answer = self._unary(endpoint, call.method)(
+                answer = unary(endpoint, call.method)(
                     call.request,
                     timeout=attempts.timeout_s(clock()),
                     metadata=self._metadata,

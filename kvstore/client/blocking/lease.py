@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -88,6 +89,8 @@ class Lease:
 
     def release(self) -> None:
         """Stop renewing; the lease ends by itself after its TTL."""
+        if sys.is_finalizing():
+            return  # nobody renews any more; the thread is dead, perhaps with a lock in its hands
         self._client._keeper.drop(self.id)
 
     def revoke(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -51,6 +52,8 @@ class TreeCache:
 
     def close(self) -> None:
         """Follow it no longer; what is known stays readable."""
+        if sys.is_finalizing():
+            return  # the thread is dead, perhaps with a lock in its hands
         self._stop()
         self._client._closing_bell.unsubscribe(self._stop)
         thread = self._thread

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import grpc
 
 from kvstore.client.call import Effect
 from kvstore.client.endpoints import Endpoint
-from kvstore.client.errors import DeadlineError, KvError, UnavailableError, WatchCanceled
+from kvstore.client.errors import (
+    ClientClosedError,
+    DeadlineError,
+    KvError,
+    UnavailableError,
+    WatchCanceled,
+)
 from kvstore.client.limits import WATCH_BACKOFF_MAX_S, WATCH_BUFFER
 from kvstore.client.retry import backoff_s
+from kvstore.client.streams import Stream
 from kvstore.client.values import Event, WatchResponse
 from kvstore.client.watching import WatchCursor
 from kvstore.errors import Code
@@ -42,13 +50,15 @@ class Watch:
         self._cursor = WatchCursor(create, require_leader=require_leader)
         self._ready: deque[WatchResponse] = deque()
         self._changed = threading.Condition()
-        self._call: Any = None
+        self._call: Stream | None = None
         self._requests: queue.SimpleQueue[pb.WatchRequest | None] | None = None
         self._established = False
         self._canceled = False
         self._end: KvError | None = None
         self._trouble: KvError | None = None
         self._failures = 0
+        if sys.is_finalizing():
+            raise ClientClosedError("the interpreter is ending, no thread can watch")
         self._thread = threading.Thread(target=self._run, name="kvstore-watch", daemon=True)
         self._thread.start()
 
@@ -74,6 +84,8 @@ class Watch:
 
     def cancel(self) -> None:
         """End the watch; iteration stops. May be called from any thread, more than once."""
+        if sys.is_finalizing():
+            return  # the reader thread is dead, perhaps with a lock in its hands
         with self._changed:
             self._canceled = True
             self._ready.clear()
@@ -196,11 +208,11 @@ class Watch:
         """Read one stream to its end; returns what ended it."""
         requests: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
         requests.put(self._cursor.open_request())
-        call: Any = None
+        call: Stream | None = None
         try:
             metadata = self._client._stream_metadata(self._require_leader)
             open_stream = self._client._watch_stream(endpoint)
-            call = open_stream(iter(requests.get, None), metadata=metadata)
+            call = Stream(open_stream(iter(requests.get, None), metadata=metadata))
             with self._changed:
                 self._call, self._requests = call, requests
                 if self._canceled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ from kvstore.client.registry.answers import Update
 from kvstore.client.registry.limits import ACK_TIMEOUT_S
 from kvstore.client.registry.stream import Cursor, watch_stream
 from kvstore.client.retry import backoff_s
+from kvstore.client.streams import Stream
 from kvstore.errors import Code
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Reader:
         self._client = client
         self._cursor = cursor
         self._sink = sink
-        self._call: Any = None
+        self._call: Stream | None = None
         self._failures = 0
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -62,6 +64,8 @@ class Reader:
 
     def stop(self) -> None:
         """End, and return when the thread has; from any thread, more than once."""
+        if sys.is_finalizing():
+            return  # it is dead, perhaps with a lock in its hands
         with self._lock:
             self._stopped.set()
             call = self._call
@@ -100,10 +104,10 @@ class Reader:
 
     def _read_stream(self, endpoint: Endpoint) -> KvError:
         """Read one stream to its end; returns what ended it."""
-        call: Any = None
+        call: Stream | None = None
         try:
             stream = watch_stream(self._client._channel(endpoint))
-            call = stream(self._cursor.request(), metadata=self._client._metadata)
+            call = Stream(stream(self._cursor.request(), metadata=self._client._metadata))
             with self._lock:
                 self._call = call
             if self._stopped.is_set():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -78,7 +79,7 @@ class Registration(RegistrationBase):
         """
         self.release()
         name = self._wanted
-        with self._calls:
+        with nullcontext() if sys.is_finalizing() else self._calls:
             return self._client.call(
                 operations.deregister(
                     name.service,
@@ -92,6 +93,8 @@ class Registration(RegistrationBase):
 
     def release(self) -> None:
         """Send no more heartbeats and leave the instance as it is: it expires."""
+        if sys.is_finalizing():
+            return  # nobody sends any more; the thread is dead, perhaps with a lock in its hands
         self._end()
         self._client.registry._heart.drop(self)
 

@@ -24,6 +24,7 @@ from kvstore.client.registry.resolving import Toolbox, subscriber_name
 from kvstore.client.registry.retries import RetryBudget, RetryPolicy
 from kvstore.client.registry.stream import Cursor, heartbeat_stream
 from kvstore.client.registry.values import DEFAULT_NAMESPACE, HEALTHY, Check, Selection, Status
+from kvstore.client.streams import Stream
 from kvstore.pb import registry_pb2 as pb
 
 if TYPE_CHECKING:
@@ -214,9 +215,11 @@ class Registry:
         """
         client = self._client
         endpoint = client._rotation.current
-        call = heartbeat_stream(client._channel(endpoint))(
-            (pb.HeartbeatRequest(leases=leases) for leases in batches),
-            metadata=client._metadata,
+        call = Stream(
+            heartbeat_stream(client._channel(endpoint))(
+                (pb.HeartbeatRequest(leases=leases) for leases in batches),
+                metadata=client._metadata,
+            )
         )
         try:
             for message in call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -114,6 +115,8 @@ class Resolver(ResolverBase):
         self._stop()
 
     def _stop(self) -> None:
+        if sys.is_finalizing():
+            return  # the reader thread is dead, perhaps with a lock in its hands
         self._closed.set()
         with self._changed:
             self._changed.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -65,6 +66,8 @@ class RegistryWatch:
         self._stop()
 
     def _stop(self) -> None:
+        if sys.is_finalizing():
+            return  # the reader thread is dead, perhaps with a lock in its hands
         with self._changed:
             self._canceled = True
             self._ready.clear()
